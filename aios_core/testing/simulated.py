@@ -1,11 +1,10 @@
 """An LLM core that only keeps time: continuous batching by a cost model.
 
-It admits, batches, runs out of KV memory and recovers as vLLM does: sequences are
-admitted in order of arrival while their contexts fit; each step, every running
-sequence that has its context computed emits a token, and the others share a chunk
-of prefill; when the running ones outgrow the memory, the one admitted last loses
-its KV and goes back to the head of the queue, to be computed again (`stats` counts
-this thrashing).
+It admits, batches, caches prefixes and runs out of KV memory as vLLM's engine (version 1)
+does; see `aios_core.testing.simulated_batch`. Idle contexts are evicted block by
+block from their ends, the least recently used first. By default, snapshots hold no KV,
+as on a server; with `kv_snapshots`, a suspended run and the context of an agent are
+images that the kernel can move to the host and back.
 
 Time is the loop's: virtual under `run_virtual`, where a day of a cluster takes
 seconds and every run is the same. There is one timer for the whole core; steps in
@@ -16,6 +15,7 @@ A request's size follows from its text, or from `extra`:
     sim_prompt_tokens    length of the prompt
     sim_output_tokens    true length of the answer (`Sampling.max_tokens` still limits it)
     sim_context_tokens   how much of the prompt the agent's last context already holds
+    sim_shared_tokens    how much of its start all prompts have that state the same number
 
 Tokens are deterministic (`aios_core.testing.tokens`), so a resumed call can be
 compared with an uninterrupted one.
@@ -24,10 +24,9 @@ compared with an uninterrupted one.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from aios_core.core import (
     Capabilities,
@@ -54,11 +53,10 @@ from aios_core.errors import (
 from aios_core.snapshot import KVImage, Snapshot
 from aios_core.syscalls import LLMGenerate
 from aios_core.testing.cost_model import CoreStats, CostModel
-from aios_core.testing.simulated_kv import DeviceMemory, SimulatedKV
+from aios_core.testing.simulated_batch import Batch, release_images
+from aios_core.testing.simulated_kv import DeviceMemory
 from aios_core.testing.simulated_sequence import SimulatedSequence, Stride
 from aios_core.testing.tokens import Answer, answer_key, encode_prompt, fake_prompt_ids
-
-_WATERMARK: Final = 0.01  # of KV memory that stays free when a sequence is admitted, as in vLLM
 
 
 class SimulatedCore:
@@ -66,10 +64,10 @@ class SimulatedCore:
 
     Progress is reported at a sequence's first token, then at least every
     `report_every` tokens. Answers without a stated length have
-    `default_output_tokens`.
+    `default_output_tokens`. With `kv_snapshots`, snapshots and contexts hold KV images.
 
-    Invariants (see `check`): each run is waiting or running; the KV held by running
-    sequences is what the memory accounts for; a waiting one holds none.
+    Invariants (see `check`): each run is waiting or running; while there is one, the core
+    has a timer; those of the batch.
     """
 
     def __init__(
@@ -78,19 +76,24 @@ class SimulatedCore:
         *,
         models: Sequence[str] = ("simulated",),
         costs: CostModel | None = None,
+        kv_snapshots: bool = False,
         report_every: int = 16,
         default_output_tokens: int = 64,
     ) -> None:
         self.costs = costs or CostModel()
         self.stats = CoreStats()
-        self.memory = DeviceMemory(self.costs.kv_capacity_tokens, self.costs.kv_bytes_per_token)
+        self.memory = DeviceMemory(
+            self.costs.in_full_blocks(self.costs.kv_capacity_tokens),
+            self.costs.kv_bytes_per_token,
+            self.costs.block_tokens,
+        )
+        self._batch = Batch(self.costs, self.memory, self.stats, kv_snapshots=kv_snapshots)
+        self._has_images = kv_snapshots
         self._name = name
         self._models = tuple(models)
         self._report_every = report_every
         self._default_output_tokens = default_output_tokens
         self._sequences: dict[int, SimulatedSequence] = {}
-        self._waiting: deque[SimulatedSequence] = deque()
-        self._running: dict[int, SimulatedSequence] = {}  # in order of admission
         self._ending: dict[int, _Ending] = {}  # runs to stop at the end of this step
         self._stride: Stride | None = None
         self._turn: asyncio.Handle | None = None  # when the stride ends, or the next one begins
@@ -100,10 +103,7 @@ class SimulatedCore:
         self._is_up = False
 
     def __repr__(self) -> str:
-        return (
-            f"<SimulatedCore {self._name!r}: {len(self._running)} running, "
-            f"{len(self._waiting)} waiting, {self.memory!r}>"
-        )
+        return f"<SimulatedCore {self._name!r}: {self._batch!r}>"
 
     @property
     def name(self) -> str:
@@ -119,10 +119,10 @@ class SimulatedCore:
             context_window=self.costs.longest_sequence,
             preemptible=True,
             exact_resume=True,
-            kv_snapshots=True,
+            kv_snapshots=self._has_images,
             tools=False,
             json_schema=False,
-            warm_contexts=True,
+            warm_contexts=self._has_images,
             notes=("simulated: answers are words without sense",),
         )
 
@@ -155,7 +155,7 @@ class SimulatedCore:
         snapshot = run.snapshot
         if snapshot is not None and snapshot.model != self._models[0]:
             self._ending[run.id] = "fail"
-        self._waiting.append(sequence)
+        self._batch.add(sequence)
         self._wake()
 
     def preempt(self, run_id: int) -> None:
@@ -179,13 +179,16 @@ class SimulatedCore:
         self._sink([*failed, CoreDown(error)])
 
     def load(self) -> CoreLoad:
-        """Return the current load. Idle images count, since they hold memory."""
+        """Return the current load. Idle contexts count only if they are images of snapshots."""
         return CoreLoad(
             slots=self.costs.slots,
             num_running=len(self._sequences),
-            kv_tokens=self.memory.used,
+            kv_tokens=self.memory.used if self._has_images else self.memory.held,
             kv_capacity=self.memory.capacity,
             prefill_rate=self.costs.prefill_tokens_per_s,
+            num_engine_preemptions=self.stats.num_thrashed,
+            prefix_queried_tokens=self.stats.queried_tokens,
+            prefix_hit_tokens=self.stats.cached_tokens,
             is_up=self._is_up,
         )
 
@@ -203,14 +206,9 @@ class SimulatedCore:
 
     def check(self) -> None:
         """Raise `KernelBug` unless every invariant holds. For tests and debugging."""
-        self.memory.check()
-        waiting = {sequence.run.id for sequence in self._waiting}
-        if waiting & self._running.keys() or waiting | self._running.keys() != set(self._sequences):
-            raise KernelBug(f"{self!r}: a run is in two queues, or in none")
-        if sum(sequence.held for sequence in self._running.values()) != self.memory.held:
-            raise KernelBug(f"{self!r}: running sequences hold other KV than the memory counts")
-        if any(sequence.held for sequence in self._waiting):
-            raise KernelBug(f"{self!r}: a waiting sequence holds KV")
+        self._batch.check()
+        if self._batch.run_ids() != self._sequences.keys():
+            raise KernelBug(f"{self!r}: a run is in no queue")
         if self._sequences and self._turn is None:
             raise KernelBug(f"{self!r}: stands still")
 
@@ -232,8 +230,8 @@ class SimulatedCore:
         if reports := self._end_runs():
             self._send(reports)
             return
-        self._admit()
-        self._stride = self._plan(self._loop.time())
+        until_report = self._report_every - self._steps_unreported
+        self._stride = self._batch.plan(self._loop.time(), until_report)
         if self._stride is not None:
             self._turn = self._loop.call_at(self._stride.ends_at, self._end)
 
@@ -241,7 +239,7 @@ class SimulatedCore:
         """Account for the stride."""
         assert self._stride is not None
         stride, self._stride, self._turn = self._stride, None, None
-        self._count(stride)
+        self._batch.count(stride)
         if reports := [*self._advance(stride), *self._end_runs()]:
             self._send(reports)
         else:
@@ -253,65 +251,7 @@ class SimulatedCore:
         self._turn = self._loop.call_soon(self._begin)
         self._sink(reports)
 
-    def _count(self, stride: Stride) -> None:
-        self.stats.busy_s += stride.stall_s + stride.num_steps * stride.step_s
-        self.stats.num_steps += stride.num_steps
-        self.stats.decoded_tokens += stride.num_steps * len(stride.decoding)
-        self.stats.prefilled_tokens += sum(share for _, share in stride.prefilling)
-        self.stats.num_images_dropped = self.memory.num_dropped
-
     # --- one stride ---------------------------------------------------------------------------
-
-    def _plan(self, now: float) -> Stride | None:
-        """Plan the longest run of equal steps, and reserve their KV beforehand."""
-        swapped = self.memory.pop_swapped()
-        self.stats.swapped_tokens += swapped
-        self._make_room_for_a_step()
-        running = tuple(self._running.values())
-        if not running:
-            return None
-        decoding = [sequence for sequence in running if sequence.missing == 1]
-        prefilling = self._share_chunk([seq for seq in running if seq.missing > 1])
-        return Stride(
-            started_at=now,
-            stall_s=swapped / self.costs.swap_tokens_per_s,
-            step_s=self.costs.step_s(len(decoding), sum(share for _, share in prefilling)),
-            num_steps=1 if prefilling else self._num_equal_steps(decoding),
-            decoding=decoding,
-            prefilling=prefilling,
-        )
-
-    def _num_equal_steps(self, decoding: Sequence[SimulatedSequence]) -> int:
-        """Until one is done, progress is due, or the memory is full."""
-        until_done = min(sequence.num_left for sequence in decoding)
-        until_report = self._report_every - self._steps_unreported
-        room = (self.memory.capacity - self.memory.held) // len(decoding)
-        return max(1, min(until_done, until_report, room))
-
-    def _share_chunk(
-        self, prefilling: Sequence[SimulatedSequence]
-    ) -> list[tuple[SimulatedSequence, int]]:
-        """Split a step's prefill tokens in order of admission."""
-        left = self.costs.prefill_chunk_tokens
-        shares = []
-        for sequence in prefilling:
-            share = min(left, sequence.missing)
-            if share == 0:
-                break
-            shares.append((sequence, share))
-            left -= share
-        return shares
-
-    def _make_room_for_a_step(self) -> None:
-        """Evict the sequence admitted last until each of the others can grow by one token."""
-        while (
-            self.memory.held + len(self._running) > self.memory.capacity and len(self._running) > 1
-        ):
-            run_id, sequence = self._running.popitem()
-            self.stats.num_thrashed += 1
-            self.stats.recomputed_tokens += sequence.num_computed
-            self._free(sequence)
-            self._waiting.appendleft(self._sequences[run_id])
 
     def _advance(self, stride: Stride) -> list[Report]:
         """Give each sequence of a stride its tokens. Returns the reports that are due."""
@@ -321,71 +261,26 @@ class SimulatedCore:
             self._steps_unreported = 0
         reports: list[Report] = []
         for sequence in stride.decoding:
-            self._emit(sequence, stride.num_steps)
+            self._batch.advance(sequence, stride.num_steps)
+            sequence.num_output += stride.num_steps
             if is_due or not sequence.num_left:
                 reports += self._report(sequence)
-        for sequence, share in stride.prefilling:
-            sequence.num_computed += share
+        for sequence, num_tokens in stride.prefilling:
+            self._batch.advance(sequence, num_tokens)
             if not sequence.missing:
-                sequence.num_computed -= 1  # `_emit` counts the last one
-                self._emit(sequence, 1)
+                sequence.num_output += 1
                 reports += self._report(sequence)
         return reports
-
-    def _emit(self, sequence: SimulatedSequence, num_tokens: int) -> None:
-        if not self.memory.take(num_tokens):
-            raise KernelBug(f"{self!r}: no room for tokens that were planned")
-        sequence.held += num_tokens
-        sequence.num_computed += num_tokens
-        sequence.num_output += num_tokens
 
     def _report(self, sequence: SimulatedSequence) -> Iterator[Report]:
         """Progress, and the end if this is it."""
         yield from sequence.pop_progress()
         if not sequence.num_left:
-            self._remove(sequence)
-            context = sequence.snapshot(self._models[0], self._image(sequence))
+            snapshot = self._take_off(sequence)
+            context = snapshot if self._has_images else None
             yield Finished(sequence.run.id, sequence.completion(self._models[0]), context)
 
-    # --- admission and ends -------------------------------------------------------------------
-
-    def _admit(self) -> None:
-        """Admit waiting sequences in order, while their contexts fit."""
-        while self._waiting and len(self._running) < self.costs.slots:
-            sequence = self._waiting[0]
-            if not self._has_room_for(sequence):
-                return
-            self._waiting.popleft()
-            self._running[sequence.run.id] = sequence
-            self._take_over_images(sequence)
-            self.memory.take(sequence.num_context)
-            sequence.held = sequence.num_context
-
-    def _has_room_for(self, sequence: SimulatedSequence) -> bool:
-        """Return whether a sequence's context fits, if necessary in place of idle images."""
-        spare = self.memory.capacity * _WATERMARK if self._running else 0
-        others = self.memory.held + len(self._running)  # each of them grows by a token this step
-        return others + sequence.num_context + spare <= self.memory.capacity
-
-    def _take_over_images(self, sequence: SimulatedSequence) -> None:
-        """Start from the KV that the run brings along, if it still exists."""
-        run = sequence.run
-        kept = self._claim(run.snapshot)
-        warm = self._claim(run.warm)
-        if not kept:
-            kept = sequence.num_cached = min(warm, sequence.num_shared)
-            self.stats.cached_tokens += kept
-        sequence.num_computed = min(kept, sequence.num_context - 1)
-        sequence.owns_images = False
-
-    def _claim(self, snapshot: Snapshot | None) -> int:
-        """Take over the KV image of a snapshot on this device. Returns its number of tokens."""
-        image = snapshot.kv if snapshot is not None else None
-        if isinstance(image, SimulatedKV) and image.memory is self.memory:
-            return self.memory.claim(image)
-        if image is not None:
-            image.release()
-        return 0
+    # --- ends ---------------------------------------------------------------------------------
 
     def _end_runs(self) -> list[Report]:
         """Preempt, cancel and fail what was asked for, unless it ended on its own."""
@@ -393,52 +288,31 @@ class SimulatedCore:
         reports: list[Report] = []
         for run_id, ending in endings.items():
             if sequence := self._sequences.get(run_id):
-                self._remove(sequence)
                 reports += self._end_run(sequence, ending)
         return reports
 
     def _end_run(self, sequence: SimulatedSequence, ending: _Ending) -> Iterator[Report]:
         if ending == "preempt":
             yield from sequence.pop_progress()
-            snapshot = sequence.snapshot(self._models[0], self._image(sequence))
-            yield Preempted(sequence.run.id, snapshot)
+            yield Preempted(sequence.run.id, self._take_off(sequence))
             return
-        self._free(sequence)
+        del self._sequences[sequence.run.id]
+        self._batch.drop(sequence)
         if ending == "cancel":
             yield Stopped(sequence.run.id, sequence.usage())
         else:
             yield Failed(sequence.run.id, self._wrong_snapshot(sequence))
 
-    def _remove(self, sequence: SimulatedSequence) -> None:
+    def _take_off(self, sequence: SimulatedSequence) -> Snapshot:
+        """Take a sequence off the device, with all that is needed to continue it."""
         del self._sequences[sequence.run.id]
-        if self._running.pop(sequence.run.id, None) is None:
-            self._waiting.remove(sequence)
-
-    def _image(self, sequence: SimulatedSequence) -> KVImage | None:
-        """The KV of a sequence that stops, as an image that stays on the device."""
-        if sequence.owns_images:  # it never ran; hand back what it brought
-            _release(sequence.run.warm)
-            return sequence.run.snapshot.kv if sequence.run.snapshot else None
-        num_computed = sequence.num_computed
-        self._free(sequence)
-        return self.memory.keep(num_computed) if num_computed else None
-
-    def _free(self, sequence: SimulatedSequence) -> None:
-        """Free all KV that a sequence holds or brought along."""
-        self.memory.give(sequence.held)
-        sequence.held = sequence.num_computed = 0
-        if sequence.owns_images:
-            _release(sequence.run.snapshot)
-            _release(sequence.run.warm)
+        image = self._batch.take_off(sequence)
+        return sequence.snapshot(self._models[0], image)
 
     def _drop_everything(self) -> None:
-        for sequence in self._sequences.values():
-            self._free(sequence)
+        self._batch.clear()
         self._sequences.clear()
-        self._waiting.clear()
-        self._running.clear()
         self._ending.clear()
-        self.memory.clear()
         self._stride = None
         if self._turn is not None:
             self._turn.cancel()
@@ -457,8 +331,7 @@ class SimulatedCore:
     def _refuse(self, run: Run) -> None:
         assert self._loop is not None, "start the core first"
         error = CoreUnavailable(f"core {self._name!r} is down", retry_after_s=1.0)
-        _release(run.snapshot)
-        _release(run.warm)
+        release_images(run)
         self._loop.call_soon(self._sink, [Failed(run.id, error)])
 
     def _answer(self, run: Run) -> Answer:
@@ -481,11 +354,6 @@ class SimulatedCore:
 
 
 _Ending = Literal["preempt", "cancel", "fail"]
-
-
-def _release(snapshot: Snapshot | None) -> None:
-    if snapshot is not None and snapshot.kv is not None:
-        snapshot.kv.release()
 
 
 def _no_sink(_: Sequence[Report]) -> None:

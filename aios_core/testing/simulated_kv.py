@@ -1,9 +1,9 @@
 """The KV memory of a simulated device, counted in tokens.
 
 Sequences hold their memory until they release it. Idle images (suspended sequences,
-contexts of agents that wait for a tool) stay as long as the memory is not needed; then
-the least recently used are dropped first, like blocks of a serving engine's prefix cache.
-A run that resumes from a dropped image computes it again.
+contexts of agents that wait for a tool) stay as long as the memory is not needed. Then
+the least recently used one makes room first, block by block from its end, as in the
+prefix cache of vLLM. A run that resumes from what is left computes the rest again.
 
 Locking: images may be moved to host or disk by any thread, while the core's loop
 makes room; `_lock` guards the set of images on the device and their sum.
@@ -27,11 +27,12 @@ class DeviceMemory:
     capacity; an image is counted here exactly while its tier is `DEVICE`.
     """
 
-    def __init__(self, capacity: int, bytes_per_token: int) -> None:
+    def __init__(self, capacity: int, bytes_per_token: int, block_tokens: int = 1) -> None:
         self.capacity = capacity
         self.bytes_per_token = bytes_per_token
+        self.block_tokens = block_tokens
         self.held = 0  # by sequences
-        self.num_dropped = 0
+        self.num_evicted = 0  # tokens of idle images
         self._swapped = 0  # since `pop_swapped` asked last
         self._lock = Lock()
         self._images: dict[int, SimulatedKV] = {}  # by identity, the oldest first
@@ -51,11 +52,10 @@ class DeviceMemory:
     def take(self, num_tokens: int) -> bool:
         """Give a sequence room, at the cost of idle images. False if there is not enough."""
         with self._lock:
-            while self.used + num_tokens > self.capacity and self._images:
-                self._discard(next(iter(self._images.values())))
-                self.num_dropped += 1
-            if self.used + num_tokens > self.capacity:
+            if self.held + num_tokens > self.capacity:
                 return False
+            while (excess := self.used + num_tokens - self.capacity) > 0:
+                self._evict(next(iter(self._images.values())), excess)
             self.held += num_tokens
             return True
 
@@ -115,6 +115,17 @@ class DeviceMemory:
             if not 0 <= self.used <= self.capacity or self.held < 0:
                 raise KernelBug(f"{self!r}: out of bounds")
 
+    def _evict(self, image: SimulatedKV, num_tokens: int) -> None:
+        """Take blocks from the end of an image, at least so many tokens if it has them."""
+        in_blocks = -(-num_tokens // self.block_tokens) * self.block_tokens
+        evicted = min(in_blocks, image.num_tokens)
+        self.num_evicted += evicted
+        if evicted == image.num_tokens:
+            self._discard(image)
+            return
+        image.num_tokens -= evicted
+        self._image_tokens -= evicted
+
     def _discard(self, image: SimulatedKV) -> None:
         if self._images.pop(id(image), None) is not None:
             self._image_tokens -= image.num_tokens
@@ -124,8 +135,8 @@ class DeviceMemory:
 class SimulatedKV:
     """A KV image that holds no tensors. Implements `aios_core.snapshot.KVImage`.
 
-    `num_tokens` becomes 0 when the image is dropped or released. On disk it is a
-    valid safetensors file without tensors.
+    `num_tokens` falls when the image makes room, and is 0 once it is evicted or released.
+    On disk it is a valid safetensors file without tensors.
     """
 
     __slots__ = ("_bytes", "_memory", "_path", "_tier", "num_tokens")

@@ -24,7 +24,7 @@ class Stride:
     step_s: float
     num_steps: int
     decoding: list[SimulatedSequence]
-    prefilling: list[tuple[SimulatedSequence, int]]  # with each one's share of the chunk
+    prefilling: list[tuple[SimulatedSequence, int]]  # with the tokens that each computes
 
     @property
     def ends_at(self) -> float:
@@ -48,10 +48,12 @@ class SimulatedSequence:
         "held",
         "num_cached",
         "num_computed",
+        "num_lost",
         "num_output",
         "num_reported",
         "owns_images",
         "run",
+        "shared",
     )
 
     def __init__(self, run: Run, answer: Answer) -> None:
@@ -59,9 +61,11 @@ class SimulatedSequence:
         self.answer = answer
         self.num_output = len(run.snapshot.output_ids) if run.snapshot is not None else 0
         self.num_reported = self.num_output
-        self.held = 0  # tokens of KV memory
+        self.held = 0  # tokens of KV memory, in whole blocks, without the shared prefix
+        self.shared = 0  # tokens of the shared prefix that it uses
         self.num_computed = 0  # tokens of the context with KV in memory
-        self.num_cached = 0
+        self.num_cached = 0  # tokens of the prompt that were in memory when it was first admitted
+        self.num_lost = 0  # computed tokens that it had when it lost its memory
         self.owns_images = True  # those of the run, until it is admitted
 
     def __repr__(self) -> str:
@@ -87,7 +91,7 @@ class SimulatedSequence:
         prepared, warm = self.run.prepared, self.run.warm
         stated = self.run.request.extra.get("sim_context_tokens")
         if stated is None and warm is not None:
-            stated = _common_prefix(prepared.prompt_ids, warm.prompt_ids + warm.output_ids)
+            stated = common_prefix(prepared.prompt_ids, warm.prompt_ids + warm.output_ids)
         return min(int(stated or 0), prepared.num_tokens - 1)
 
     def pop_progress(self) -> tuple[Progress, ...]:
@@ -117,7 +121,8 @@ class SimulatedSequence:
         )
 
 
-def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """Count the ids at the start of both that are the same."""
     for position, (one, other) in enumerate(zip(left, right, strict=False)):
         if one != other:
             return position

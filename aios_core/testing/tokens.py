@@ -12,6 +12,7 @@ import random
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 from zlib import crc32
 
@@ -52,8 +53,18 @@ def encode_prompt(messages: Iterable[Message]) -> tuple[int, ...]:
 
 def fake_prompt_ids(num_tokens: int, messages: Iterable[Message]) -> tuple[int, ...]:
     """Return the wanted number of token ids, which depend on the text of the messages."""
-    start = crc32("\0".join(message.content for message in messages).encode())
-    return encode(_stretch(start, num_tokens))
+    start = crc32("\0".join(message.content for message in messages).encode()) % _PERIOD
+    return _stream_ids(start + num_tokens)[start : start + num_tokens]
+
+
+def _stream_ids(at_least: int) -> tuple[int, ...]:
+    """The ids of the stream, repeated; a prompt of many tokens is then only a copy."""
+    return _repeated_ids(-(-at_least // _PERIOD))
+
+
+@lru_cache(maxsize=8)
+def _repeated_ids(num_periods: int) -> tuple[int, ...]:
+    return encode(_STREAM) * num_periods
 
 
 def _stretch(start: int, num_tokens: int) -> str:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from itertools import count
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -26,21 +24,10 @@ from aios_core.errors import SnapshotError
 from aios_core.messages import Message, Sampling
 from aios_core.snapshot import Snapshot, Tier
 from aios_core.syscalls import LLMGenerate
-from aios_core.testing import CostModel, SimulatedCore, run_virtual
+from aios_core.testing import CostModel, SimulatedCore
 from aios_core.testing.core_contract import CoreContract
 
-T = TypeVar("T")
-
-# Round numbers: a step of one sequence takes 0.11 s, of two 0.12 s, and so on.
-COSTS = CostModel(
-    prefill_tokens_per_s=1_000,
-    decode_step_s=0.10,
-    decode_per_sequence_s=0.01,
-    kv_capacity_tokens=1_000,
-    swap_tokens_per_s=10_000,
-    slots=8,
-    prefill_chunk_tokens=100,
-)
+from .simulated_rig import COSTS, Bench, on_bench
 
 
 class TestContract(CoreContract):
@@ -51,84 +38,6 @@ class TestContract(CoreContract):
 class TestContractWithRareReports(CoreContract):
     def make_core(self) -> Core:
         return SimulatedCore(costs=CostModel(decode_step_s=0.001), report_every=4)
-
-
-class Bench:
-    """A started core, and what it reported when."""
-
-    def __init__(self, core: SimulatedCore) -> None:
-        self.core = core
-        self.log: list[tuple[float, Report]] = []
-        self._ids = count(1)
-        self._news = asyncio.Event()
-
-    def sink(self, reports: Sequence[Report]) -> None:
-        now = asyncio.get_running_loop().time()
-        self.log += [(now, report) for report in reports]
-        self.core.check()
-        self._news.set()
-
-    def go(
-        self,
-        prompt: int,
-        output: int,
-        *,
-        snapshot: Snapshot | None = None,
-        warm: Snapshot | None = None,
-        shared: int | None = None,
-        sampling: Sampling | None = None,
-    ) -> int:
-        extra = {"sim_prompt_tokens": prompt, "sim_output_tokens": output}
-        if shared is not None:
-            extra["sim_context_tokens"] = shared
-        request = LLMGenerate(
-            (Message("user", "go"),), sampling=sampling or Sampling(), extra=extra
-        )
-        run_id = next(self._ids)
-        prepared = self.core.prepare(request)
-        self.core.run(Run(run_id, 1, request, prepared, snapshot=snapshot, warm=warm))
-        return run_id
-
-    def ends(self, run_id: int) -> list[tuple[float, Report]]:
-        return [
-            (at, report)
-            for at, report in self.log
-            if not isinstance(report, Progress | CoreDown) and report.run_id == run_id
-        ]
-
-    async def end(self, run_id: int) -> tuple[float, Report]:
-        while not self.ends(run_id):
-            self._news.clear()
-            await self._news.wait()
-        return self.ends(run_id)[0]
-
-    async def finished(self, run_id: int) -> tuple[float, Finished]:
-        at, report = await self.end(run_id)
-        assert isinstance(report, Finished)
-        return at, report
-
-    async def preempted(self, run_id: int) -> Snapshot:
-        self.core.preempt(run_id)
-        _, report = await self.end(run_id)
-        assert isinstance(report, Preempted)
-        return report.snapshot
-
-
-def on_bench(
-    main: Callable[[Bench], Awaitable[T]], costs: CostModel = COSTS, report_every: int = 16
-) -> T:
-    """Run a test's body on virtual time with a started core; afterwards it holds nothing."""
-
-    async def body() -> T:
-        bench = Bench(SimulatedCore(costs=costs, report_every=report_every))
-        await bench.core.start(bench.sink)
-        result = await main(bench)
-        bench.core.check()
-        await bench.core.close()
-        assert bench.core.load().kv_tokens == 0
-        return result
-
-    return run_virtual(body())
 
 
 # --- time ---------------------------------------------------------------------------------------
@@ -195,52 +104,6 @@ def test_the_same_load_runs_the_same_way_each_time() -> None:
         return [(at, repr(report)) for at, report in bench.log if isinstance(report, Progress)]
 
     assert on_bench(main) == on_bench(main)
-
-
-# --- KV memory ----------------------------------------------------------------------------------
-
-
-def test_waiting_contexts_are_admitted_as_they_fit() -> None:
-    async def main(bench: Bench) -> list[float]:
-        runs = [bench.go(600, 10) for _ in range(2)]
-        return [(await bench.finished(run))[0] for run in runs]
-
-    first, second = on_bench(main)
-
-    assert second == pytest.approx(2 * first)  # one after the other
-
-
-def test_when_the_memory_is_full_the_last_admitted_is_computed_again() -> None:
-    async def main(bench: Bench) -> tuple[list[float], int, int]:
-        runs = [bench.go(400, 200) for _ in range(2)]  # 1,200 tokens in the end
-        ends = [(await bench.finished(run))[0] for run in runs]
-        return ends, bench.core.stats.num_thrashed, bench.core.stats.recomputed_tokens
-
-    ends, num_thrashed, recomputed = on_bench(main)
-
-    assert ends[0] < ends[1]
-    assert (num_thrashed, recomputed) == (1, pytest.approx(500, abs=5))
-
-
-def test_a_thrashed_call_says_what_it_would_have_said() -> None:
-    async def main(bench: Bench) -> list[str]:
-        runs = [bench.go(400, 200) for _ in range(2)]
-        return [(await bench.finished(run))[1].completion.text for run in runs]
-
-    first, second = on_bench(main)
-
-    assert first == second
-    assert first == on_bench(main, costs=CostModel(kv_capacity_tokens=100_000))[0]
-
-
-def test_an_idle_image_makes_room_for_a_call() -> None:
-    async def main(bench: Bench) -> tuple[int, int]:
-        await bench.finished(bench.go(500, 10))  # leaves its context behind
-        before = bench.core.load().kv_tokens
-        await bench.finished(bench.go(700, 10))
-        return before, bench.core.stats.num_images_dropped
-
-    assert on_bench(main) == (509, 1)
 
 
 # --- suspend and resume -------------------------------------------------------------------------
@@ -425,15 +288,19 @@ def test_seeds_differ_and_repeat() -> None:
 # --- any order ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kv_snapshots", [True, False])
 @pytest.mark.parametrize("seed", range(20))
-def test_any_mixture_of_calls_ends_each_run_once_and_exactly(seed: int) -> None:
+def test_any_mixture_of_calls_ends_each_run_once_and_exactly(
+    seed: int,
+    kv_snapshots: bool,
+) -> None:
     """Runs, preemptions, resumptions, swaps and cancellations at random on a crowded device."""
 
     async def main(bench: Bench) -> None:
         rng, live, lengths = random.Random(seed), [], {}
         for _ in range(60):
             prompt, output = rng.randint(1, 400), rng.randint(1, 150)
-            run = bench.go(prompt, output)
+            run = bench.go(prompt, output, pid=rng.randint(1, 9), common=rng.choice((0, 64)))
             live.append(run)
             lengths[run] = (prompt, output)
             await asyncio.sleep(rng.random() * 3)
@@ -457,4 +324,4 @@ def test_any_mixture_of_calls_ends_each_run_once_and_exactly(seed: int) -> None:
                 assert len(report.completion.text) == 4 * lengths[report.run_id][1]
         assert bench.core.load().num_running == 0
 
-    on_bench(main)
+    on_bench(main, replace(COSTS, block_tokens=8), kv_snapshots=kv_snapshots)
