@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from aios_core.core import PromptSize
     from aios_core.errors import (
         AccessDenied,
+        AnswerLost,
         ApprovalRefused,
         AuthenticationFailed,
         BackendError,
@@ -154,6 +155,7 @@ _NAMES: Final = {
     "queueing.policy": ("Policy",),
     "errors": (
         "AccessDenied",
+        "AnswerLost",
         "ApprovalRefused",
         "AuthenticationFailed",
         "BackendError",
@@ -234,6 +236,7 @@ __all__ = [
     "AccessDenied",
     "Accounting",
     "Agent",
+    "AnswerLost",
     "ApprovalRefused",
     "AsyncStream",
     "AuthenticationFailed",

@@ -146,11 +146,16 @@ class Preempted:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A run cannot be completed. `usage` is what it used nevertheless."""
+    """A run cannot be completed. `usage` is what it used nevertheless.
+
+    `snapshot` holds all that the run has reported, without a KV image, if its answer can be
+    continued from there as exactly as after a preemption.
+    """
 
     run_id: int
     error: KernelError
     usage: Usage = field(default_factory=Usage)
+    snapshot: Snapshot | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +240,20 @@ async def count_prompt(core: Core, request: LLMGenerate) -> int | None:
     counting: Callable[[LLMGenerate], Awaitable[int | None]] | None
     counting = getattr(core, "count_prompt", None)
     return None if counting is None else await counting(request)
+
+
+def can_continue(core: Core, snapshot: Snapshot) -> bool:
+    """Return whether a core can continue an answer from a snapshot that another core may have made.
+
+    A core may have a method `can_continue` like this, which compares the snapshot's model with
+    its own. Without it, every preemptible core is expected to continue the snapshots of its model.
+    """
+    try:
+        check: Callable[[Snapshot], bool] | None = getattr(core, "can_continue", None)
+        return core.capabilities.preemptible if check is None else check(snapshot)
+    except RAISED as exc:  # a third-party core, or one that is down
+        pass_on(exc)
+        return False
 
 
 NO_ROOM: Final = CoreLoad(slots=1, num_running=1, is_up=False)

@@ -25,6 +25,7 @@
     │   └── KernelClosed         the kernel shuts down, or did already
     ├── BackendError             something outside the kernel failed; see ``__cause__``
     │   ├── CoreError            a core failed while serving the call
+    │   │   ├── AnswerLost             ... after the caller had received a part of the answer
     │   │   ├── AuthenticationFailed   its provider does not accept the key
     │   │   ├── PermissionRefused      ... or not for this model or account
     │   │   ├── ModelNotFound          ... does not know the model; also a NoSuchObject
@@ -48,14 +49,15 @@ error never travels as a string, and its facts are attributes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Final, Self
+from typing import Self
 
-from aios_core.redaction import redact, redact_values, shown_repr, shown_setting, shown_texts
+from aios_core.provider_reply import UNKNOWN_PAUSE_S, ProviderReply, pause_of
+from aios_core.redaction import redact, shown_repr, shown_setting, shown_texts
 from aios_core.suggestions import suggest_name
 
 __all__ = [
     "AccessDenied",
+    "AnswerLost",
     "ApprovalRefused",
     "AuthenticationFailed",
     "BackendError",
@@ -100,32 +102,6 @@ __all__ = [
 
 
 _MAX_LISTED = 50  # names in a message
-
-UNKNOWN_PAUSE_S: Final = 1.0  # used where a requested time is not a number
-LONGEST_PAUSE_S: Final = 86_400.0
-
-
-def pause_of(claimed: object) -> float:
-    """Return a requested pause in seconds, limited to 0 to one day. Never raises."""
-    if isinstance(claimed, bool) or not isinstance(claimed, int | float):
-        return UNKNOWN_PAUSE_S
-    if claimed != claimed:  # noqa: PLR0124 - not a number
-        return UNKNOWN_PAUSE_S
-    return float(min(max(claimed, 0.0), LONGEST_PAUSE_S))
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderReply:
-    """The reply of a core's provider that refused a call."""
-
-    status_code: int | None = None  # of HTTP; None: the error came inside an answer
-    message: str = ""  # the provider's, without secrets
-    code: str = ""
-    request_id: str = ""  # to quote to the provider
-
-    def __post_init__(self) -> None:
-        for name in ("message", "code"):
-            object.__setattr__(self, name, redact_values(getattr(self, name)))
 
 
 class KernelError(Exception):
@@ -407,6 +383,23 @@ class CoreError(BackendError):
         KernelError.__init__(self, f"core {core!r}: {message}")  # subclasses have a second base
         self.core = core
         self.is_retryable = is_retryable
+
+
+class AnswerLost(CoreError):
+    """A core failed after its caller had received a part of the answer; the rest is lost.
+
+    No core can continue the answer exactly, and a new one could contradict the received part. The
+    reason is in ``__cause__``. `num_tokens` were generated, and are charged.
+    """
+
+    def __init__(self, core: str, num_tokens: int, reason: str) -> None:
+        reason = reason.removeprefix(f"core {core!r}: ")
+        super().__init__(
+            core,
+            f"failed in the middle of an answer (tokens so far: {num_tokens:,}), and no core can "
+            f"continue it: {reason}; repeat the call for a new answer",
+        )
+        self.num_tokens = num_tokens
 
 
 class AuthenticationFailed(CoreError):

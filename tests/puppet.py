@@ -161,6 +161,14 @@ class PuppetCore:
         del self.runs[run_id]
         self.tell(Failed(run_id, error, Usage()))
 
+    def break_off(self, error: KernelError, run_id: int | None = None) -> None:
+        """Fail a run, and hand over the tokens that it has generated."""
+        run_id = self._named(run_id)
+        request = self.runs.pop(run_id).request
+        said = Snapshot("m", output_ids=tuple(range(self._tokens[run_id])))
+        usage = Usage(len(request.last_text.split()), self._tokens[run_id])
+        self.tell(Failed(run_id, error, usage, said))
+
     def give_up(self, run_id: int | None = None) -> None:
         run_id = self._named(run_id)
         del self.runs[run_id]

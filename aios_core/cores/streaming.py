@@ -8,7 +8,7 @@ leaves no task behind.
 Promises: only the done-callback of a run's task reports its end. So there is exactly one
 final report, no report follows it, and the generator has released all its resources
 before. A run that cannot be resumed from its position (`can_resume`) ignores preemption
-and runs to its end.
+and runs to its end. A run that its backend breaks off reports where it can be resumed.
 
 Everything here runs on the kernel's loop; there are no locks.
 """
@@ -148,6 +148,10 @@ class StreamingCore(ABC):
         """Return whether a run can resume from its position; always so if it streamed nothing."""
         return not live.answer.has_tool_calls
 
+    def can_continue(self, snapshot: Snapshot) -> bool:
+        """Return whether this core can continue an answer that another core has started."""
+        return self.capabilities.preemptible and snapshot.model in self._models
+
     def snapshot(self, live: LiveRun) -> Snapshot:
         """Take the snapshot of a preempted run."""
         return Snapshot(
@@ -270,7 +274,7 @@ class StreamingCore(ABC):
                 if isinstance(item, Completion):
                     return item
                 self._advance(live, item)
-        raise self.error("the answer broke off", is_retryable=not live.has_streamed)
+        raise self.error("the answer broke off", is_retryable=True)
 
     def _advance(self, live: LiveRun, item: Delta | Progress) -> None:
         if isinstance(item, Delta):
@@ -296,9 +300,9 @@ class StreamingCore(ABC):
             case _EndRequest.PREEMPT:
                 return Preempted(live.run.id, self.snapshot(live))
             case _EndRequest.FAIL if self._going_down is not None:
-                return Failed(live.run.id, self._downfall(live, self._going_down), live.usage())
+                return self._failure_report(live, self._going_down)
             case None if error is not None:
-                return Failed(live.run.id, self._as_kernel_error(live, error), live.usage())
+                return self._failure_report(live, self._as_kernel_error(live, error))
             case _:  # cancelled by the caller, or by the end of the loop
                 return Stopped(live.run.id, live.usage())
 
@@ -309,11 +313,12 @@ class StreamingCore(ABC):
         what = f"{type(error).__name__}: {error}"
         return self.error(what, error, is_retryable=not live.has_streamed)
 
-    def _downfall(self, live: LiveRun, error: CoreError) -> CoreError:
-        """Turn the core's failure into that of one run; not retryable once it has streamed."""
-        if not live.has_streamed:
-            return error
-        return self.error("went down during the answer", error)
+    def _failure_report(self, live: LiveRun, error: KernelError) -> Failed:
+        """Report a failure, with the position from which the run can be resumed, if it can."""
+        is_broken_off = live.has_streamed and getattr(error, "is_retryable", False)
+        is_resumable = is_broken_off and self.capabilities.preemptible and self.can_resume(live)
+        snapshot = self.snapshot(live) if is_resumable else None
+        return Failed(live.run.id, error, live.usage(), snapshot)
 
     def _report_down_if_empty(self) -> None:
         if self._going_down is not None and not self._live:

@@ -32,6 +32,16 @@ class Taken(NamedTuple):
     is_over: bool = False
 
 
+class _Received(NamedTuple):
+    """The counts of an allowance at one time."""
+
+    num_tokens: int = 0
+    num_estimated: int = 0
+    reported: int = 0
+    least: int = 0
+    num_deltas: int = 0
+
+
 @dataclass(slots=True, eq=False)
 class Allowance:
     """The limits of a call's answer, and what all of its runs have generated so far.
@@ -51,6 +61,7 @@ class Allowance:
     num_estimated: int = 0  # that have arrived by estimate
     received: list[Delta] = field(default_factory=list)  # a cut answer is made of them
     is_external: bool = False  # its caller gets the answer directly, so the kernel cannot cut it
+    _kept: _Received | None = None  # when the current run started; None: nothing had arrived
     _reported: int = 0  # tokens that a core with a tokenizer reported
     _least: int = 0  # tokens that the texts of that core have at least
 
@@ -148,6 +159,20 @@ class Allowance:
     def limit_of_each(self) -> int | None:
         """The limit of one answer; None if neither caller nor budget sets one."""
         return None if self.limit is None else max(1, self.limit // self.num_answers)
+
+    def keep_received(self) -> None:
+        """Note that a run continues from here, so that `rewind` can return here."""
+        counts = (self.num_tokens, self.num_estimated, self._reported, self._least)
+        self._kept = _Received(*counts, num_deltas=len(self.received))
+
+    def rewind(self, *, to_prompt: bool) -> None:
+        """Forget what arrived since the run started, or all that arrived."""
+        kept = _Received() if to_prompt or self._kept is None else self._kept
+        self.num_tokens, self.num_estimated = kept.num_tokens, kept.num_estimated
+        self._reported, self._least = kept.reported, kept.least
+        del self.received[kept.num_deltas :]
+        if to_prompt:
+            self._kept = None
 
     def go_on_from(self, snapshot: Snapshot) -> None:
         """Add the tokens that an earlier kernel counted for the call."""

@@ -63,6 +63,7 @@ class Call:
     is_answered: bool = False
     tokens_before_run: int = 0  # generated before the current run
     has_streamed_in_run: bool = False  # its caller received a delta of the current run
+    has_streamed_before: bool = False  # ... of an earlier run
     num_runs_failed: int = 0  # failed runs that count against `max_attempts`
     first_failed_at: float | None = None
     last_error: KernelError | None = None  # of the latest failed run
@@ -89,6 +90,16 @@ class Call:
             return f"{self.syscall.state} and held back because {reasons}{after}"
         return f"{self.syscall.state}{where}, {self.syscall.num_tokens} tokens so far{after}"
 
+    @property
+    def has_advanced_in_run(self) -> bool:
+        """Whether the current run, or the one that just failed, generated anything."""
+        return self.has_streamed_in_run or self.syscall.num_tokens > self.tokens_before_run
+
+    @property
+    def has_streamed(self) -> bool:
+        """Whether the caller received any part of the answer."""
+        return self.has_streamed_in_run or self.has_streamed_before
+
     def record_usage(self, usage: Usage) -> None:
         """Record the usage of the call, once no core works on it."""
         self.syscall.usage = usage
@@ -109,12 +120,29 @@ class Call:
         self.syscall.core = core.name
         self.syscall.num_attempts += snapshot is None
         self.tokens_before_run = self.syscall.num_tokens
+        self.has_streamed_before = self.has_streamed
         self.has_streamed_in_run = False
+        if self.tokens_before_run and self.allowance is not None:
+            self.allowance.keep_received()
         self.resume_from = snapshot.without_kv() if snapshot else None
 
-    def on_run_failed(self, error: KernelError, now: float, *, counts: bool) -> None:
-        """Note that a run failed without effect; the next run starts where it started."""
+    def on_run_failed(
+        self,
+        error: KernelError,
+        now: float,
+        *,
+        counts: bool,
+        resume_from: Snapshot | None,
+        has_advanced: bool,
+    ) -> None:
+        """Note that a run failed, and from where the next one starts.
+
+        Only failures without progress between them add up.
+        """
         self.core = None
+        self.resume_from = resume_from
+        if has_advanced:
+            self.num_runs_failed, self.first_failed_at = 0, None
         self.num_runs_failed += counts
         if self.first_failed_at is None:
             self.first_failed_at = now

@@ -10,6 +10,7 @@ from typing import Any
 from aios_core.core import NO_ROOM, Core, Failed, load_of
 from aios_core.errors import CoreError, KernelError, RateLimited
 from aios_core.scheduler.call import Call
+from aios_core.scheduler.continuation import cores_to_continue, loss_of
 from aios_core.scheduler.dispatch_state import DispatchState
 from aios_core.scheduler.protocols import Cores
 from aios_core.scheduler.waiting_calls import Route, Ticket
@@ -55,11 +56,16 @@ class Outages:
             if not any(
                 other is not core and self._supervisor.is_up(other) for other in ticket.route
             ):
-                self._scheduler.reroute(ticket, self._calls[ticket.syscall.id].route)
+                self._scheduler.reroute(ticket, self._route_of(self._calls[ticket.syscall.id]))
         self._contexts.drop_core(core)
         if self._supervisor.mark_down(core, error) and not self._supervisor.is_closing:
             self.restart_core(core)
             self._reroute_to_fallbacks()
+
+    def _route_of(self, call: Call) -> Route:
+        """Return the cores that can serve a waiting call, from its snapshot if it has one."""
+        snapshot = self._contexts.peek(call.syscall.id) or call.resume_from
+        return cores_to_continue(call.route, snapshot) or call.route
 
     def restart_core(self, core: Core) -> None:
         """Start a core until it serves, and fail the calls that wait for it too long."""
@@ -97,7 +103,7 @@ class Outages:
         if call.is_answered or call.core is not None or self._supervisor.has_core(call):
             return
         error = self._cores.unavailable(call.syscall.request.model, self._clock.now())
-        self._do.fail(call, error)
+        self._do.fail(call, loss_of(call, call.route[0], error))
 
     def _fail_unservable(self) -> None:
         for ticket in tuple(self._scheduler.waiting()):

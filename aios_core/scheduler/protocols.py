@@ -75,6 +75,9 @@ class Contexts(Protocol):
     def restore(self, call_id: int) -> Snapshot | None:
         """Remove and return the snapshot of a suspended call; the caller then owns it."""
 
+    def peek(self, call_id: int) -> Snapshot | None:
+        """Return the snapshot of a suspended call without removing it."""
+
     def discard(self, call_id: int) -> None:
         """Free the snapshot of a call that will not continue."""
 

@@ -1,8 +1,8 @@
 """Restart cores that are down, and decide which failed calls are retried, and when.
 
 A core that is down is started again at growing intervals until it serves. Calls that only
-this core can serve wait for it for `core_wait_s`. A call is retried only if its failed run
-had no effect: no token was counted, and its caller received no delta of the run.
+this core can serve wait for it for `core_wait_s`. From where a failed call is retried, and
+whether it may be, follows from what its caller has received (`continuation`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,17 @@ from functools import partial
 from typing import Final, cast
 
 from aios_core.clock import Clock
-from aios_core.core import Core, ReportSink, load_of
-from aios_core.errors import CoreError, CoreUnavailable, KernelError, RateLimited
+from aios_core.core import Core, Failed, ReportSink, load_of
+from aios_core.errors import (
+    CoreError,
+    CoreUnavailable,
+    KernelError,
+    RateLimited,
+    SnapshotError,
+)
 from aios_core.events import EventKind, EventStream, KernelEvent
 from aios_core.scheduler.call import Call
+from aios_core.scheduler.continuation import Start, cores_to_continue, possible_starts
 from aios_core.scheduler.protocols import Cores, Outage
 from aios_core.scheduler.waiting_calls import Route
 from aios_core.shielding import finish_shielded
@@ -41,8 +48,9 @@ class RetryPolicy:
     """The rule that decides whether and when a failed call is retried. Pure.
 
     Args:
-        max_attempts: runs of one call. A run that met a rate limit while the core served
-            other calls does not count: the core works, and other calls were faster.
+        max_attempts: runs of one call that fail in a row, without a token between them that is
+            kept. A run that met a rate limit while the core served other calls does not count:
+            the core works, and other calls were faster.
         max_retry_s: seconds from the first failure to the start of the next run.
     """
 
@@ -50,23 +58,21 @@ class RetryPolicy:
     max_retry_s: float = 120.0
 
     def allows(
-        self, call: Call, error: KernelError, *, now: float, pause_s: float, is_contended: bool
+        self, call: Call, start: Start, *, now: float, pause_s: float, is_contended: bool
     ) -> bool:
-        """Return whether the call may be retried after this error and a pause."""
-        if call.syscall.num_tokens > call.tokens_before_run or call.has_streamed_in_run:
-            return False
-        if not is_passing(error):
-            return False
-        num_failed = call.num_runs_failed + (not is_contended)
-        since = now if call.first_failed_at is None else call.first_failed_at
+        """Return whether the call may start from there after a pause."""
+        num_failed, since = call.num_runs_failed, call.first_failed_at
+        if start.has_advanced or since is None:
+            num_failed, since = 0, now
+        num_failed += not is_contended
         return num_failed < self.max_attempts and now + pause_s - since <= self.max_retry_s
 
-    def delay_s(self, call: Call, core: Core, error: KernelError, *, has_other: bool) -> float:
-        """Return the back-off of the call in seconds.
+    def delay_s(self, num_failed: int, core: Core, error: KernelError, *, has_other: bool) -> float:
+        """Return the back-off of a call in seconds, after that many failed runs before this one.
 
         It is 0 if the core itself pauses for all calls, or if another core can serve the call.
         """
-        own_s = FIRST_RETRY_S * 2.0**call.num_runs_failed
+        own_s = FIRST_RETRY_S * 2.0**num_failed
         if isinstance(error, RateLimited):  # most cores pause themselves, for all calls
             return 0.0 if load_of(core).available_in_s > 0 else max(error.retry_after_s, own_s)
         return 0.0 if has_other else own_s
@@ -167,6 +173,7 @@ class Retry:
     delay_s: float
     counts: bool  # whether the failed run counts against `max_attempts`
     route: Route
+    start: Start
 
 
 class Retries:
@@ -178,24 +185,37 @@ class Retries:
         self._clock = clock
         self.served_at: dict[Core, float] = {}  # when each core last answered a call
 
-    def plan(self, call: Call, core: Core, error: KernelError) -> Retry | None:
-        """Decide whether and how a call is retried; None: it fails."""
+    def plan(self, call: Call, core: Core, report: Failed) -> Retry | None:
+        """Decide whether, how and from where a call is retried; None: it fails."""
+        if not (is_passing(report.error) or isinstance(report.error, SnapshotError)):
+            return None
+        for start in possible_starts(call, report):
+            if route := cores_to_continue(call.route, start.snapshot):
+                return self._plan_from(start, route, call, core, report.error)
+        return None
+
+    def _plan_from(
+        self, start: Start, route: Route, call: Call, core: Core, error: KernelError
+    ) -> Retry | None:
         served_at = self.served_at.get(core, float("-inf"))
         is_contended = isinstance(error, RateLimited) and served_at > call.syscall.state_since
-        others = tuple(c for c in call.route if c is not core and self._supervisor.is_up(c))
-        delay_s = self._rule.delay_s(call, core, error, has_other=bool(others))
+        others = tuple(c for c in route if c is not core and self._supervisor.is_up(c))
+        num_failed = 0 if start.has_advanced else call.num_runs_failed
+        delay_s = self._rule.delay_s(num_failed, core, error, has_other=bool(others))
         allows = partial(
-            self._rule.allows, call, error, now=self._clock.now(), is_contended=is_contended
+            self._rule.allows, call, start, now=self._clock.now(), is_contended=is_contended
         )
         if allows(pause_s=max(delay_s, asked_pause_s(core, error))):
-            return Retry(delay_s, not is_contended, call.route)
+            free = tuple(c for c in others if load_of(c).has_slot)
+            if isinstance(error, RateLimited):
+                free = ()  # the core that failed pauses itself
+            return Retry(delay_s, not is_contended, free or route, start)
         # The pause of a rate limited core does not bind the other cores of the route.
         if isinstance(error, RateLimited):
             soon = tuple(c for c in others if allows(pause_s=load_of(c).available_in_s))
             if soon:
-                return Retry(0.0, not is_contended, soon)
-        if is_passing(error):
-            self._warn(call, core, error)
+                return Retry(0.0, not is_contended, soon, start)
+        self._warn(call, core, error)
         return None
 
     def _warn(self, call: Call, core: Core, error: KernelError) -> None:

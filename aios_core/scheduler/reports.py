@@ -27,10 +27,11 @@ from aios_core.messages.conversation import NO_USAGE
 from aios_core.process import ProcessState
 from aios_core.queueing.policy import service_of
 from aios_core.scheduler.call import Call, cancel, deliver, preempt, release
+from aios_core.scheduler.continuation import cores_to_continue, loss_of, write_off
 from aios_core.scheduler.deadlines import Deadlines
 from aios_core.scheduler.dispatch_state import DispatchState
 from aios_core.scheduler.recovery import Retries, Retry
-from aios_core.scheduler.waiting_calls import Hold, Ticket
+from aios_core.scheduler.waiting_calls import Hold, Route, Ticket
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import SyscallState
 from aios_core.untrusted.third_party import RAISED, describe, detach, log_raised, pass_on, type_name
@@ -311,7 +312,9 @@ class RunReports:
         del self._running[call.syscall.id]
         call.core = None
         self._contexts.save(call.syscall.id, core, snapshot)
-        pinned = (core,) if snapshot.kv is not None else call.route
+        pinned: Route = (core,)  # where its KV image is
+        if snapshot.kv is None and call.route != pinned:
+            pinned = cores_to_continue(call.route, snapshot) or pinned
         self._spending.reservations.park(call)
         self._scheduler.preempted(call.ticket, pinned, self._clock.now())
         if call.process.state is ProcessState.FROZEN:
@@ -321,14 +324,15 @@ class RunReports:
         self._events.emit(EventKind.PREEMPTED, call, tokens=call.syscall.num_tokens)
 
     def failed(self, call: Call, core: Core, report: Failed) -> None:
-        """Retry a call after a failed run, or fail it."""
+        """Retry a call after a failed run, from the tokens that can be kept, or fail it."""
         is_over = call.is_answered or self._supervisor.is_closing
-        if not is_over and (again := self._retries.plan(call, core, report.error)) is not None:
-            self._retry(call, core, report.error, again)
+        if not is_over and (again := self._retries.plan(call, core, report)) is not None:
+            self._retry(call, core, report, again)
             return
         self._ends.release(call, report.usage)
         if not call.is_answered:
-            self._ends.answer(call, SyscallState.FAILED, error=report.error)
+            error = loss_of(call, core, report.error)
+            self._ends.answer(call, SyscallState.FAILED, error=error)
 
     def _stopped(self, call: Call, core: Core, report: Stopped) -> None:
         """End or retry a call that its core stopped, on request or because the core closes."""
@@ -341,12 +345,23 @@ class RunReports:
         error = CoreError(core.name, "stopped the run without a request", is_retryable=True)
         self.failed(call, core, Failed(report.run_id, error, report.usage))
 
-    def _retry(self, call: Call, core: Core, error: KernelError, again: Retry) -> None:
-        """Queue a call again after a run that failed without effect."""
+    def _retry(self, call: Call, core: Core, report: Failed, again: Retry) -> None:
+        """Queue a call again after a failed run, with the tokens that can be kept."""
         if call.ticket is None:
             raise KernelBug(f"{call.syscall!r} failed on a core without a ticket")
+        error, start, num_before = report.error, again.start, call.syscall.num_tokens
         del self._running[call.syscall.id]
-        call.on_run_failed(error, self._clock.now(), counts=again.counts)
+        if start.has_losses:
+            used, fault = self._spending.verdicts.usage(call, core, report.usage)
+            self._events.fault(call, core, fault)
+            self._events.unpaid(call, write_off(call, used, start))
+        call.on_run_failed(
+            error,
+            self._clock.now(),
+            counts=again.counts,
+            resume_from=start.snapshot,
+            has_advanced=start.has_advanced,
+        )
         self._spending.reservations.park(call)
         self._scheduler.retry(call.ticket, again.route, self._clock.now())
         if call.process.state is ProcessState.FROZEN:
@@ -357,7 +372,9 @@ class RunReports:
                 call, again.delay_s, partial(self._end_backoff, call, call.ticket)
             )
         self._waiters.notify(self._running.values())
-        self._events.emit(EventKind.RETRIED, call, core=core.name, reason=str(error))
+        kept, lost = call.syscall.num_tokens, num_before - call.syscall.num_tokens
+        facts = {"tokens": kept, "lost_tokens": lost} if num_before else {}
+        self._events.emit(EventKind.RETRIED, call, core=core.name, reason=str(error), **facts)
 
     def _end_backoff(self, call: Call, ticket: Ticket) -> None:
         if not call.is_answered and call.ticket is ticket:

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from aios_core import (
+    AnswerLost,
     CoreUnavailable,
     EventKind,
     RateLimited,
@@ -71,12 +72,21 @@ async def test_what_may_have_had_an_effect_is_not_tried_again() -> None:
 async def test_a_call_whose_answer_has_begun_is_not_tried_again() -> None:
     core = PuppetCore()
     async with rigged(core) as rig:
-        _, caller = rig.submit(rig.agent())
-        core.progress(text="once upon")
+        agent = rig.agent()
+        _, caller = rig.submit(agent)
+        core.progress(text="once upon", num_tokens=2)
         core.fail(LOST)
         await asyncio.sleep(5)
 
-        assert caller.error is LOST
+        assert isinstance(caller.error, AnswerLost)
+        assert caller.error.num_tokens == 2
+        assert caller.error.__cause__ is LOST
+        assert str(caller.error) == (
+            "core 'puppet': failed in the middle of an answer (tokens so far: 2), and no core can "
+            "continue it: lost the connection; repeat the call for a new answer"
+        )
+        assert len(core.history) == 1
+        assert agent.accounting.usage.output_tokens == 2
         assert caller.deltas == ["once upon"]
 
 
@@ -89,7 +99,8 @@ async def test_a_call_whose_text_was_seen_is_not_tried_again_even_if_nobody_coun
         core.fail(LOST)
         await asyncio.sleep(5)
 
-        assert caller.error is LOST
+        assert isinstance(caller.error, AnswerLost)
+        assert len(core.history) == 1
 
 
 @virtual

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios_core.errors import LONGEST_PAUSE_S, Overloaded, RateLimited, pause_of
+from aios_core.errors import Overloaded, RateLimited
 from aios_core.messages import Usage
+from aios_core.provider_reply import LONGEST_PAUSE_S, pause_of
 from aios_core.scheduler.allowance import Evidence, check_usage
 from aios_core.untrusted.reported_numbers import claimed_number, whole_number
 

@@ -6,8 +6,9 @@ limits, closes connections, and converts every failure to a typed error.
 Promises: a cancelled or preempted run closes its connection, so that the server stops
 computing. After a 429 the whole core pauses until the server's `Retry-After` has passed
 (`load().available_in_s`, then `LoadChanged`). A run that fails ends within the time limits
-with one typed error, which is retryable only if nothing was streamed. If the endpoint
-refuses connections, the core goes down (`CoreDown`), unless it is streaming another answer
+with one typed error, which is retryable if the connection or the endpoint failed and not the
+request; the kernel decides what becomes of the part that was streamed. If the endpoint refuses
+connections, the core goes down (`CoreDown`), unless it is streaming another answer
 at that time.
 """
 
@@ -141,16 +142,16 @@ class EndpointCore(StreamingCore):
                 raise self._run_error(live, exc, body) from exc
         reader: AnswerReader = live.memo
         if not reader.is_whole:
-            raise self._unfinished(live, reader, body)
+            raise self._unfinished(reader, body)
         self._pause.end_series()
         yield reader.completion()
 
-    def _unfinished(self, live: LiveRun, reader: AnswerReader, body: EventReader) -> KernelError:
+    def _unfinished(self, reader: AnswerReader, body: EventReader) -> KernelError:
         """Return the error of an answer that ended too early."""
         is_foreign = reader.is_done or reader.is_foreign or not body.is_event_stream
         if is_foreign and not reader.has_begun:
             return no_completion(self._name, body.beginning, self._api_key)
-        return self.error("the answer broke off", is_retryable=not live.has_streamed)
+        return self.error("the answer broke off", is_retryable=True)
 
     async def _chunks(self, live: LiveRun, body: EventReader) -> AsyncGenerator[Any]:
         async with asyncio.timeout(self._limits.first_chunk_s) as limit:
@@ -190,7 +191,7 @@ class EndpointCore(StreamingCore):
         if isinstance(exc, KernelError):
             return exc
         if isinstance(exc, TimeoutError):
-            return self.error(self._silence(live), exc, is_retryable=fresh)
+            return self.error(self._silence(live), exc, is_retryable=True)
         if (failure := self.failure_of(exc)) is not None:
             return self._failed(live, exc, failure)
         if not (live.has_streamed or body.is_event_stream):
@@ -213,7 +214,7 @@ class EndpointCore(StreamingCore):
                 return self.error(reason, exc, is_retryable=True)
             case FailureKind.BROKEN:
                 what = f"the connection broke: {failure.reason}"
-                return self.error(what, exc, is_retryable=fresh)
+                return self.error(what, exc, is_retryable=True)
             case FailureKind.OTHER:
                 return self.error(f"failed midway: {failure.reason}", exc, is_retryable=fresh)
 

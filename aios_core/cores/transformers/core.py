@@ -39,6 +39,7 @@ from aios_core.cores.transformers.selfcheck import CheckedModel, check_model, me
 from aios_core.cores.transformers.unpacked import UnpackedEngine
 from aios_core.errors import CoreError, SnapshotError
 from aios_core.shielding import finish_shielded
+from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate
 
 logger = logging.getLogger(__name__)
@@ -149,6 +150,10 @@ class TransformersCore:
     def fingerprint(self) -> str:
         """A hash of the weights and the number format; snapshots carry it."""
         return self._loaded_parts().loaded.fingerprint
+
+    def can_continue(self, snapshot: Snapshot) -> bool:
+        """Return whether a snapshot is of this core's weights and number format."""
+        return snapshot.model == self.fingerprint
 
     def open_image(self, path: Path) -> KVSequenceImage:
         """Open the KV image that an earlier process wrote to `path`, for a snapshot's `kv`.

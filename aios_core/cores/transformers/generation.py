@@ -31,6 +31,7 @@ class Generation:
     answer: Answer
     grammar: Grammar | None
     num_cached: int  # tokens of the prompt that a warm context had computed already
+    num_reported: int = 0  # tokens of the answer that the kernel knows of
 
     def __repr__(self) -> str:
         return f"<Generation of run {self.run.id}: {self.sequence!r}>"
@@ -86,6 +87,9 @@ class GenerationFactory(Protocol):
         process need not parse the answer again.
         """
 
+    def text_snapshot(self, generation: Generation) -> Snapshot | None:
+        """Return a snapshot of the reported tokens, without KV memory; None if there are none."""
+
 
 @dataclass(frozen=True, slots=True)
 class GenerationStarter:
@@ -126,6 +130,18 @@ class GenerationStarter:
             kv=image,
         )
 
+    def text_snapshot(self, generation: Generation) -> Snapshot | None:
+        """Return a snapshot of the reported tokens, without KV memory; None if there are none."""
+        sequence, num_reported = generation.sequence, generation.num_reported
+        if not num_reported:
+            return None
+        return Snapshot(
+            model=self.fingerprint,
+            prompt_ids=tuple(sequence.ids[: sequence.num_prompt]),
+            output_ids=tuple(sequence.ids[sequence.num_prompt :][:num_reported]),
+            sampler=sequence.sampler.encode(),
+        )
+
     def _start(self, run: Run) -> Generation:
         generation = self._build(run, run.prepared.prompt_ids, (), None)
         if run.warm is not None:
@@ -162,7 +178,7 @@ class GenerationStarter:
         )
         for token in output:
             answer.push(token)
-        return Generation(run, sequence, answer, grammar, num_cached=0)
+        return Generation(run, sequence, answer, grammar, 0, num_reported=len(output))
 
     def _reuse(self, sequence: Sequence, warm: Snapshot) -> int:
         """Take over a warm context's memory up to the common prefix; return its tokens."""

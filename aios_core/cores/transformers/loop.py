@@ -5,7 +5,8 @@ through the sink, once for each step. Blocking work (reading an image from disk,
 building a grammar) runs on `workers` and returns as a command.
 
 Promises: every submitted run ends in exactly one final report, also when the loop
-fails or is closed. When it fails, all runs fail, then the core reports `CoreDown`.
+fails or is closed. When it fails, all runs fail, with a snapshot of the tokens that were
+reported, then the core reports `CoreDown`.
 `close` returns after the thread has ended.
 
 Locking: `_lock` guards `_is_open`, so that no run is queued after the loop has ended.
@@ -280,6 +281,7 @@ class StepLoop:
         run_id = generation.run.id
         delta, reason = generation.accept(token, self._eos_ids)
         self._reports.append(Progress(run_id, 1, delta if generation.run.wants_deltas else Delta()))
+        generation.num_reported += 1
         if reason is not None:
             completion = generation.completion(reason, self._model_of(generation.run))
             context = self._context(generation)
@@ -351,7 +353,8 @@ class StepLoop:
             error = CoreError(self._name, f"its step loop failed: {exc!r}", is_retryable=True)
             error.__cause__ = exc
             usage = live.generation.usage if live.generation else Usage()
-            self._report_end(live, Failed(live.run.id, error, usage))
+            snapshot = self._factory.text_snapshot(live.generation) if live.generation else None
+            self._report_end(live, Failed(live.run.id, error, usage, snapshot))
         down = CoreError(self._name, f"its step loop failed: {exc!r}", is_retryable=True)
         down.__cause__ = exc
         self._reports.append(CoreDown(down))

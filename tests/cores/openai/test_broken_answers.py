@@ -194,9 +194,12 @@ async def test_the_old_function_call_is_a_tool_call(serve: Callable[..., StubSer
         assert "function_call" not in answer.message.to_dict()
 
 
-@pytest.mark.parametrize("then", ["hang", "drop", "garbage", "error", "cut"])
-async def test_an_endpoint_that_fails_midway_gives_an_error_that_is_not_retryable(
-    serve: Callable[..., StubServer], then: Any
+@pytest.mark.parametrize(
+    ("then", "is_of_the_connection"),
+    [("hang", True), ("drop", True), ("cut", True), ("garbage", False), ("error", False)],
+)
+async def test_an_endpoint_that_fails_midway_gives_an_error_that_tells_whose_fault_it_is(
+    serve: Callable[..., StubServer], then: Any, is_of_the_connection: bool
 ) -> None:
     behavior = Answer(STORY, then=then, after=3)
     server = serve([behavior, Answer(STORY)])
@@ -207,7 +210,8 @@ async def test_an_endpoint_that_fails_midway_gives_an_error_that_is_not_retryabl
 
         assert isinstance(end, Failed)
         assert isinstance(end.error, CoreError)
-        assert not end.error.is_retryable
+        assert end.error.is_retryable is is_of_the_connection
+        assert end.snapshot is None, "this server cannot continue an answer"
         assert end.usage.output_tokens == rig.num_tokens(run) == 3
         assert (await rig.generate(ask())).text == STORY
 

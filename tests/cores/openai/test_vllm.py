@@ -12,7 +12,9 @@ from aios_core.core import (
     Failed,
     Preempted,
     Run,
+    can_continue,
 )
+from aios_core.cores.deltas import split_words
 from aios_core.errors import (
     SnapshotError,
 )
@@ -106,6 +108,40 @@ async def test_another_models_text_is_not_gone_on_with(serve: Callable[..., Stub
 
     assert isinstance(end, Failed)
     assert isinstance(end.error, SnapshotError)
+
+
+@pytest.mark.parametrize("then", ["drop", "cut"])
+async def test_a_run_that_breaks_off_hands_over_what_it_has_reported(
+    serve: Callable[..., StubServer], then: Any
+) -> None:
+    server = serve([Answer(STORY, then=then, after=3), Answer(STORY)], flavor="vllm")
+    async with connected(server) as rig:
+        request = ask(sampling=Sampling(max_tokens=12))
+        prepared = await rig.prepare(request)
+        run_id = rig.begin(request, prepared)
+        end = await rig.end(run_id)
+        assert isinstance(end, Failed)
+        assert end.snapshot is not None
+        assert end.snapshot.text == "".join(split_words(STORY)[:3])
+        assert len(end.snapshot.output_ids) == rig.num_tokens(run_id) == 3
+        assert can_continue(rig.core, end.snapshot)
+        assert not can_continue(rig.core, replace(end.snapshot, model="another"))
+        rig.go(Run(run_id, 1, request, prepared, snapshot=end.snapshot))
+        completion = await rig.answer(run_id)
+
+    assert completion.text.split() == STORY.split()[:12]
+    assert server.exchanges[1].body["max_tokens"] == 9
+
+
+async def test_a_seeded_run_that_breaks_off_hands_over_nothing(
+    serve: Callable[..., StubServer],
+) -> None:
+    server = serve(Answer(STORY, then="drop", after=3), flavor="vllm")
+    async with connected(server) as rig:
+        end = await rig.end(await rig.run(ask(sampling=Sampling(temperature=1.0, seed=3))))
+
+    assert isinstance(end, Failed)
+    assert end.snapshot is None
 
 
 async def test_priority_is_passed_on_to_vllm_and_to_nobody_else(

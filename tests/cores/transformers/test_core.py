@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from aios_core.core import CoreDown, Failed, Finished, Stopped
+from aios_core.core import CoreDown, Failed, Finished, Run, Stopped, can_continue
 from aios_core.cores.deltas import assemble
 from aios_core.cores.transformers import TransformersCore
 from aios_core.cores.transformers.engine import PackedEngine
@@ -261,3 +261,40 @@ async def test_a_tool_without_parameters_can_be_offered(tiny: Rig) -> None:
     bare = ToolSpec("clock", "current time", {"type": "object"})
 
     assert (await tiny.core.prepare(ask("what time is it?", tools=(bare,)))).num_tokens > 0
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(max_tokens=30), Sampling(max_tokens=30, temperature=1.0, seed=5)],
+    ids=["greedy", "seeded"],
+)
+async def test_when_the_loop_dies_between_two_tokens_a_run_goes_on_with_the_same_text(
+    babbler: Rig, monkeypatch: pytest.MonkeyPatch, sampling: Sampling
+) -> None:
+    request = ask("hello", sampling=sampling)
+    whole = (await babbler.generate(request)).text
+    step, num_steps = PackedEngine.step, 0
+
+    def die_after_choosing(engine: PackedEngine, sequences: Any) -> Any:
+        nonlocal num_steps
+        num_steps += 1
+        result = step(engine, sequences)
+        if num_steps > 9:
+            raise ZeroDivisionError("a bug")
+        return result
+
+    prepared = await babbler.prepare(request)
+    with monkeypatch.context() as patched:
+        patched.setattr(PackedEngine, "step", die_after_choosing)
+        run_id = babbler.begin(request, prepared)
+        end = await babbler.end(run_id)
+        await babbler.until(lambda: babbler.general, "CoreDown")
+    assert isinstance(end, Failed)
+    assert end.snapshot is not None
+    assert len(end.snapshot.output_ids) == babbler.num_tokens(run_id)
+
+    await babbler.core.start(babbler.sink)
+    assert can_continue(babbler.core, end.snapshot)
+    babbler.go(Run(run_id, 1, request, prepared, snapshot=end.snapshot))
+    assert (await babbler.answer(run_id)).text == whole
+    assert assemble(p.delta for p in babbler.progress(run_id)).text == whole
