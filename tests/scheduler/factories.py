@@ -7,6 +7,7 @@ from itertools import count
 
 from aios_core import Message
 from aios_core.core import Core
+from aios_core.messages import Completion, FinishReason, Usage
 from aios_core.process import AgentProcess, ProcessTable
 from aios_core.scheduler import Policy, Scheduler
 from aios_core.scheduler.admission import AdmissionController
@@ -109,7 +110,16 @@ class Machine:
     ) -> None:
         if ticket.syscall.id in self.occupied:
             self._free(ticket)
-        self.scheduler.finish(ticket, outcome, self.now, cost)
+        completion = None
+        if cost is not None:  # one prompt token costs 1
+            said = Message("assistant", "")
+            usage = Usage(input_tokens=int(cost))
+            completion = Completion(said, FinishReason.STOP, usage, "m")
+        self.scheduler.finish(ticket, outcome, self.now, completion)
+
+    def exit(self, agent: str) -> None:
+        """End an agent that has no calls left."""
+        self.scheduler.forget(self.agents[agent])
 
     def _free(self, ticket: Ticket) -> None:
         del self.occupied[ticket.syscall.id]
