@@ -15,11 +15,12 @@ small cost. On other cores they are useful only where they are, so they count.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from math import inf
 from statistics import fmean
 from typing import Final
 
-from aios_core.core import Core, CoreLoad
+from aios_core.core import Core, CoreLoad, load_of
 from aios_core.messages import Usage
 from aios_core.scheduler.active_set import (
     ActiveAgent,
@@ -85,6 +86,13 @@ class AdmissionController:
             return False
         return pool.active.num_tokens > PRESSED * load.kv_capacity
 
+    def is_short(self, cores: Iterable[Core]) -> bool:
+        """Return whether contexts fill the memory of one of the cores, and cannot be moved."""
+        return self.has_any and any(
+            not core.capabilities.kv_snapshots and self.is_pressed(core, load_of(core))
+            for core in cores
+        )
+
     def plan(self, core: Core, load: CoreLoad, wanted: Wanted, now: float) -> AdmissionPlan:
         """Decide whether a call may go to the core (see `active_set.plan_call`)."""
         if load.kv_capacity is None:
@@ -146,8 +154,7 @@ class AdmissionController:
         pool = self._pools.get(core)
         if pool is None or (agent := pool.active.agents.get(pid)) is None:
             return
-        load = core.load()
-        agent.is_away = usual_s > pool.room(load).ttl_s
+        agent.is_away = usual_s > pool.room(load_of(core)).ttl_s
 
     def learn(
         self,

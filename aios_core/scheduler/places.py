@@ -34,15 +34,8 @@ class Places:
     def measure(self, ticket: Ticket, now: float) -> None:
         """Set the size of a new call's prompt from what is known of its agent."""
         pid = ticket.syscall.pid
-        ticket.estimated_prompt = ticket.prompt_tokens
         ticket.prompt_tokens = self._sizes.prompt_tokens(pid, ticket.model, ticket.prompt_tokens)
         self._gaps.came_back(pid, now)
-
-    def fits(self, ticket: Ticket, core: Core, now: float) -> bool:
-        """Return whether a call fits the core's memory now."""
-        if load_of(core).kv_capacity is None:  # the core does not report its memory
-            return True
-        return self.plan(ticket, core, now).fits
 
     def plan(self, ticket: Ticket, core: Core, now: float) -> AdmissionPlan:
         """Decide whether a call may go to a core. Changes nothing."""
@@ -65,7 +58,6 @@ class Places:
 
     def take(self, ticket: Ticket, core: Core, now: float) -> None:
         """Give a call that starts on a core its place there."""
-        ticket.started_at = now
         if ticket.active_on is core:
             return
         self.leave(ticket, now)

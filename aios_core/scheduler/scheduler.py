@@ -11,7 +11,7 @@ context fits (`admission`); until then, calls of active agents may overtake it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
@@ -149,7 +149,9 @@ class Scheduler:
         agent, group = self.share_of(process)
         ticket = Ticket(syscall, agent, group, route, prompt_tokens, max_tokens, expect_answer)
         ticket.seq, ticket.queued_at = next(self._seqs), now
-        self._places.measure(ticket, now)
+        ticket.estimated_prompt = prompt_tokens
+        if self.admission.has_any:
+            self._places.measure(ticket, now)
         group.enter(self._floor)
         agent.enter(group.floor)
         self._begin_to_wait(ticket, now)
@@ -246,11 +248,12 @@ class Scheduler:
             self._leave_core(ticket)
         else:
             self._waiting.leave(ticket)
-        if completion is not None:
+        if completion is not None and ticket.active_on is not None:
             self._places.answered(ticket, completion, now, waits=bool(self._waiting.num_waiting))
-            self._charge(ticket, service_of(completion.usage) - ticket.charged)
-        else:
+        elif ticket.active_on is not None:
             self._places.leave(ticket, now)
+        if completion is not None:
+            self._charge(ticket, service_of(completion.usage) - ticket.charged)
         ticket.agent.leave()
         ticket.group.leave()
         ticket.syscall.move_to(outcome, now)
@@ -316,7 +319,9 @@ class Scheduler:
         ticket.core = core
         ticket.quantum_used = 0
         self._running[ticket.syscall.id] = ticket
-        self._places.take(ticket, core, now)
+        ticket.started_at = now
+        if ticket.active_on is not None or load_of(core).kv_capacity is not None:
+            self._places.take(ticket, core, now)
 
     def _leave_core(self, ticket: Ticket) -> None:
         del self._running[ticket.syscall.id]
@@ -357,12 +362,12 @@ class Scheduler:
             oldest = queue.oldest()
             first = oldest if oldest and self._places.is_overdue(oldest, core, now) else None
         first = first or self._first_by_urgency(queue, now)
-        return first if first and self._places.fits(first, core, now) else None
+        return first if first and self._fits(first, core, now) else None
 
     def _loses_its_place(self, ticket: Ticket, core: Core, now: float) -> bool:
         """Return whether an active agent's call no longer fits any core with its context."""
         elsewhere = (other for other in ticket.route if other is not core)
-        return not self._places.fits(ticket, core, now) and not any(
+        return not self._fits(ticket, core, now) and not any(
             self.admission.is_active(other, ticket.syscall.pid) for other in elsewhere
         )
 
@@ -398,6 +403,10 @@ class Scheduler:
                 return oldest
         return queue.best()
 
+    def _fits(self, ticket: Ticket, core: Core, now: float) -> bool:
+        """Return whether a call fits the core's memory, if the core reports it."""
+        return load_of(core).kv_capacity is None or self._places.plan(ticket, core, now).fits
+
     def _urgency(self, call: WaitingCall, now: float) -> Rank:
         """Rank a call over all routes: overdue calls first, oldest first, then by the policy."""
         if self._is_overdue(call, now):
@@ -420,14 +429,8 @@ class Scheduler:
         return any(self._urgency(ticket, now) < (1, *mine) for ticket in fronts)
 
     def _is_preemptible(self, core: Core) -> bool:
-        """Return whether preemption is possible and useful on a core.
-
-        Without KV images a preempted context is computed again if the memory is short.
-        """
-        can = core.capabilities
-        if not can.preemptible:
-            return False
-        return can.kv_snapshots or not self.admission.is_pressed(core, load_of(core))
+        """Return whether preemption is possible and useful: a lost context is computed again."""
+        return core.capabilities.preemptible and not self.admission.is_short((core,))
 
     def _victim_for(self, queue: RouteQueue, now: float) -> Ticket | None:
         """Choose the worst-ranked running call that the best call of a route may interrupt."""
@@ -448,7 +451,7 @@ class Scheduler:
             and running.core in waiting.route
             and self._is_preemptible(running.core)
             and self._policy.interrupts(waiting, running)
-            and self._places.fits(waiting, running.core, now)
+            and self._fits(waiting, running.core, now)
         )
 
     def _adapt(self, now: float) -> None:
@@ -461,19 +464,12 @@ class Scheduler:
             num_waiting=self.num_waiting,
             num_slots=sum(load_of(core).slots for core in cores),
             num_groups=sum(1 for group in self._groups.values() if group.num_members),
-            is_memory_short=self._is_memory_short(cores),
+            is_memory_short=self.admission.is_short(cores),
         )
         chosen = self._configured.select(load)
         if chosen is not self._policy:
             self._policy = chosen
             self._waiting.reorder(chosen)
-
-    def _is_memory_short(self, cores: Iterable[Core]) -> bool:
-        """Return whether agents share the KV memory of a core without KV images, and fill it."""
-        return self.admission.has_any and any(
-            not core.capabilities.kv_snapshots and self.admission.is_pressed(core, load_of(core))
-            for core in cores
-        )
 
     def check(self) -> None:
         """Raise `KernelBug` unless every invariant holds. For tests and debugging."""
