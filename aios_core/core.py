@@ -60,7 +60,7 @@ class CoreLoad:
     slots: int  # sequences that may run at once
     num_running: int  # runs that the core has, those in the backend's own queue included
     num_ahead: int = 0  # runs accepted beyond `slots`, so that a slot is never idle between two
-    kv_tokens: int = 0  # tokens that hold KV memory at present
+    kv_tokens: int = 0  # that hold KV memory; at remote engines those of running requests alone
     kv_capacity: int | None = None  # tokens of KV memory; None if unknown or unlimited
     prefill_rate: float | None = None  # prompt tokens per second, as measured; None if unknown
     # Counters of the engine since it started; 0 if it reports none.

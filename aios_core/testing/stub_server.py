@@ -10,7 +10,8 @@ lists the requests and how they ended: served, refused, or left by the client.
 
 It serves chat completions, completions, embeddings and the Responses API.
 With `flavor="vllm"` it also speaks vLLM's dialect: token ids, continuation of an
-unfinished turn, `/metrics`, `/tokenize`. One word is one token. Nothing outside the standard
+unfinished turn, `/metrics`, `/tokenize`. With `slots`, it serves so many completions at once
+and queues the others, as an engine does. One word is one token. Nothing outside the standard
 library is used; HTTP is as little of RFC 9112 as clients need.
 
 The lock guards `exchanges` and the script's position; all else belongs to the
@@ -24,6 +25,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -72,6 +74,10 @@ Script = Behavior | Sequence[Behavior] | Callable[[dict[str, Any]], Behavior]
 
 
 _OK: Final = Answer("ok")
+_VLLM_METRICS: Final = (
+    'vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1.0\n'
+    "vllm:kv_cache_usage_perc{} 0.25\n"
+)
 
 
 class StubServer:
@@ -82,10 +88,12 @@ class StubServer:
         script: Script = _OK,
         *,
         models: Sequence[str] = ("stub",),
-        flavor: Literal["openai", "vllm"] = "openai",
+        flavor: Literal["openai", "vllm", "sglang"] = "openai",
         api_key: str | None = None,
         context_window: int = 4_096,
         requests_per_minute: float = math.inf,
+        slots: int | None = None,
+        metrics: str | None = None,
     ) -> None:
         self._behavior = script if callable(script) else self._in_order
         given = [script] if isinstance(script, Behavior) else script
@@ -96,6 +104,8 @@ class StubServer:
         self._api_key = api_key
         self._context_window = context_window
         self._quota = requests_per_minute
+        self._slots = asyncio.Semaphore(slots) if slots else nullcontext()
+        self.metrics = _VLLM_METRICS if metrics is None else metrics  # the page
         self._recent: deque[float] = deque()  # when requests were let in, the last minute
         self.exchanges: list[Exchange] = []  # of completions, in the order of arrival
         self.max_concurrent = 0
@@ -195,8 +205,9 @@ class StubServer:
             writer.write(json_response(HTTPStatus.OK, {"object": "list", "data": self._cards()}))
         elif exchange.path == "/tokenize" and self._flavor == "vllm":
             writer.write(json_response(HTTPStatus.OK, self._tokenized(exchange.body)))
-        elif exchange.path == "/metrics" and self._flavor == "vllm":
-            writer.write(response(HTTPStatus.OK, self._metrics().encode(), "text/plain"))
+        elif exchange.path == "/metrics" and self._flavor != "openai":
+            page = f"{self.metrics}vllm:num_requests_running{{}} {self.num_active}\n"
+            writer.write(response(HTTPStatus.OK, page.encode(), "text/plain"))
         elif exchange.path in _PATHS:
             await self._complete(exchange, reader, writer)
         else:
@@ -226,6 +237,10 @@ class StubServer:
                     self._lock.notify_all()
 
     async def _behave(self, exchange: Exchange, writer: asyncio.StreamWriter) -> None:
+        async with self._slots:
+            await self._serve_one(exchange, writer)
+
+    async def _serve_one(self, exchange: Exchange, writer: asyncio.StreamWriter) -> None:
         match self._refusal_of(exchange) or self._behavior(exchange.body):
             case Refuse() as refusal:
                 writer.write(self._refused(refusal))
@@ -426,7 +441,7 @@ class StubServer:
 
     def _cards(self) -> list[dict[str, Any]]:
         owner = {"owned_by": self._flavor}
-        if self._flavor == "vllm":
+        if self._flavor != "openai":
             owner["max_model_len"] = self._context_window  # type: ignore[assignment]
         return [{"id": model, "object": "model", "created": 0, **owner} for model in self._models]
 
@@ -436,10 +451,3 @@ class StubServer:
             self.num_counted += 1
         ids = prompt_ids(body)
         return {"count": len(ids), "max_model_len": self._context_window, "tokens": ids}
-
-    def _metrics(self) -> str:
-        return (
-            f"vllm:num_requests_running{{}} {self.num_active}\n"
-            'vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1.0\n'
-            "vllm:kv_cache_usage_perc{} 0.25\n"
-        )

@@ -7,8 +7,10 @@
     dialect          extensions that vLLM servers understand
     refused_limits   remember token limits that a server refuses
     prompt_counting  count prompts exactly for models that run elsewhere
-    vllm_metrics     read the KV memory of a vLLM server from its metrics page
-    pressure_watch   ask for these metrics as long as calls run
+    engine_signals   what an engine's page of metrics shows of its KV memory and prefix cache
+    vllm_metrics     read it from the page of a vLLM server
+    sglang_metrics   read it from the page of an SGLang server
+    metrics_watch    ask for that page when the core starts and as long as calls run
 
 Importing this package imports no client library.
 """

@@ -160,10 +160,13 @@ class ChunkReader:
             counted = self._num_counted + self._num_earlier
             return Usage(_num_prompt(live), counted, is_estimated=True)
         reported = self.usage
+        num_prompt, cached = len(live.prompt_ids) or reported.input_tokens, reported.cached_tokens
+        if self._num_earlier and cached > num_prompt:  # a part of the earlier answer was cached
+            cached = num_prompt
         return Usage(
-            len(live.prompt_ids) or reported.input_tokens,
+            num_prompt,
             reported.output_tokens + self._num_earlier,
-            reported.cached_tokens,
+            cached,
             reported.cache_write_tokens,
             reported.reasoning_tokens,
             reported.audio_input_tokens,

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import httpx
 import openai
 
+from aios_core.config_decoder import Range
 from aios_core.core import Capabilities, CoreLoad, Prepared, Run
 from aios_core.cores.endpoint.certificates import certificates
 from aios_core.cores.endpoint.client_errors import ClientFailure
@@ -30,8 +30,9 @@ from aios_core.cores.endpoint.time_limits import TimeLimits
 from aios_core.cores.openai import responses_wire
 from aios_core.cores.openai.api_choice import API, ApiChoice
 from aios_core.cores.openai.chunks import ChunkReader
-from aios_core.cores.openai.dialect import PLAIN, VLLM, Dialect, can_resume, resume_request
-from aios_core.cores.openai.pressure_watch import PressureWatch
+from aios_core.cores.openai.dialect import DIALECTS, PLAIN, Dialect, can_resume, resume_request
+from aios_core.cores.openai.engine_signals import add_signals
+from aios_core.cores.openai.metrics_watch import MetricsWatch
 from aios_core.cores.openai.prompt_counting import (
     CountCache,
     LocalTokenizer,
@@ -61,7 +62,7 @@ class OpenAICore(EndpointCore):
         base_url: up to and including the version, as in ``http://localhost:8000/v1``.
         models: the models to use; the first is the default.
         api_key: None for servers that need no key.
-        flavor: "auto" detects at `start` whether it is a vLLM server.
+        flavor: "auto" detects at `start` whether it is a vLLM or an SGLang server.
         context_window: tokens; None: as the server reports (vLLM does).
         probe: whether `start` requests the list of models, and fails if one of `models` is
             not on it.
@@ -70,6 +71,9 @@ class OpenAICore(EndpointCore):
         omit: parameters that the models refuse, such as "temperature" for reasoning models.
         api: "chat" for chat completions, "responses" for OpenAI's Responses API; "auto" starts
             with chat completions, and uses the other for models that have nothing else.
+        kv_tokens: the tokens that agents may hold in the server's KV memory; None: as the server
+            reports (vLLM does, and SGLang with `--enable-metrics`). Of two figures the smaller one
+            counts.
     """
 
     base_url_hint = "ends in /v1"
@@ -89,6 +93,7 @@ class OpenAICore(EndpointCore):
         omit: Collection[str] = (),
         tokenizer: str | None = None,
         api: Literal["auto"] | API = "auto",
+        kv_tokens: Annotated[int, Range(1)] | None = None,
     ) -> None:
         super().__init__(
             name,
@@ -100,7 +105,7 @@ class OpenAICore(EndpointCore):
             probe=probe,
         )
         self._finds_dialect = flavor == "auto"
-        self._dialect = VLLM if flavor == "vllm" else PLAIN
+        self._dialect = PLAIN if flavor == "auto" else DIALECTS[flavor]
         self._wanted_window = context_window
         self._omit = frozenset(omit)
         self._tokenizer = None if tokenizer is None else LocalTokenizer(tokenizer)
@@ -111,9 +116,11 @@ class OpenAICore(EndpointCore):
         self._capabilities = self._describe(context_window)
         self._http: httpx.AsyncClient | None = None
         self._server_root = self._base_url.removesuffix("/v1")
-        self._watch = PressureWatch(
+        self._kv_tokens = kv_tokens
+        self._watch = MetricsWatch(
             name,
             self._server_root,
+            key=api_key,
             is_busy=lambda: bool(self._live),
             timeout_s=self._limits.probe_s,
         )
@@ -157,17 +164,14 @@ class OpenAICore(EndpointCore):
 
     def load(self) -> CoreLoad:
         """Return the use of slots and of the server's KV memory, and any pause."""
-        return replace(
-            super().load(),
-            kv_tokens=self._watch.pressure.kv_tokens,
-            kv_capacity=self._watch.pressure.kv_capacity,
-        )
+        return add_signals(super().load(), self._watch.signals, self._kv_tokens)
 
     def run(self, run: Run) -> None:
         """Start a run, or resume it from its snapshot."""
         super().run(run)
-        if self._dialect.reports_memory and self._is_up and self._http is not None:
-            self._watch.start(self._http)
+        read = self._dialect.read_signals
+        if read is not None and self._is_up and self._http is not None:
+            self._watch.start(self._http, read)
 
     def can_resume(self, live: LiveRun) -> bool:
         """Return whether the server can continue a run after the tokens that it has generated."""
@@ -214,6 +218,8 @@ class OpenAICore(EndpointCore):
         windows = (whole_number(getattr(card, "max_model_len", None), at_least=1) for card in cards)
         window = min((window for window in windows if window), default=None)
         self._capabilities = self._describe(self._wanted_window or window)
+        if (read := self._dialect.read_signals) is not None and self._http is not None:
+            await self._watch.read_now(self._http, read)  # the first burst needs a capacity
 
     def _describe(self, context_window: int | None) -> Capabilities:
         is_counted = self._tokenizer is not None or self._dialect.counts_prompts

@@ -3,6 +3,7 @@
 A vLLM server counts prompts, reports its KV memory, takes the kernel's priority, and lets a run be
 preempted: the run is aborted, and continues later after the tokens that it had generated. Tool
 calls, constrained answers and seeded sampling cannot be cut in two; such runs are not preempted.
+An SGLang server reports its KV memory, if it was started with `--enable-metrics`.
 
 Which dialect a server has is often known only after it was asked (`Dialect.of_cards`), so it is a
 part of a core and not a class of cores.
@@ -16,6 +17,9 @@ from typing import Any, Final
 
 from aios_core.core import Run
 from aios_core.cores.openai.chunks import ChunkReader
+from aios_core.cores.openai.metrics_watch import SignalsReader
+from aios_core.cores.openai.sglang_metrics import read_sglang
+from aios_core.cores.openai.vllm_metrics import read_vllm
 from aios_core.cores.openai.wire import Flavor, resume_body, resume_ids_body
 from aios_core.cores.streaming import LiveRun
 from aios_core.snapshot import Snapshot
@@ -29,7 +33,7 @@ class Dialect:
 
     flavor: Flavor = "openai"
     counts_prompts: bool = False  # has `/tokenize`
-    reports_memory: bool = False  # has `/metrics` with its KV memory
+    read_signals: SignalsReader | None = None  # reads its `/metrics`; None: it has none
     seeds: bool = False  # the same seed gives the same answer
     preemptible: bool = False  # a run can continue after its own tokens
     notes: tuple[str, ...] = ()
@@ -37,8 +41,8 @@ class Dialect:
     @staticmethod
     def of_cards(cards: Iterable[object]) -> Dialect:
         """Return the dialect of the server that listed models with these cards."""
-        is_vllm = any(getattr(card, "owned_by", "") == "vllm" for card in cards)
-        return VLLM if is_vllm else PLAIN
+        owners = {getattr(card, "owned_by", "") for card in cards}
+        return next((_BY_OWNER[owner] for owner in _BY_OWNER if owner in owners), PLAIN)
 
 
 _RESUMES: Final = (
@@ -49,11 +53,14 @@ PLAIN: Final = Dialect()
 VLLM: Final = Dialect(
     "vllm",
     counts_prompts=True,
-    reports_memory=True,
+    read_signals=read_vllm,
     seeds=True,
     preemptible=True,
     notes=(_RESUMES,),
 )
+SGLANG: Final = Dialect("sglang", read_signals=read_sglang)
+DIALECTS: Final[Mapping[Flavor, Dialect]] = {"openai": PLAIN, "vllm": VLLM, "sglang": SGLANG}
+_BY_OWNER: Final = {"vllm": VLLM, "sglang": SGLANG}  # of the models that a server lists
 
 
 def can_resume(live: LiveRun) -> bool:

@@ -1,52 +1,80 @@
-"""Parse the KV memory of a vLLM server from its `/metrics` page. Pure.
+"""Read the state of a vLLM server's engine from its `/metrics` page. Pure.
 
-Source: vLLM's "Production Metrics"; Prometheus' text format.
+`kv_cache_usage_perc` counts the blocks of *running* requests only. The cached contexts of agents
+that wait for a tool are free blocks to vLLM, until it needs them. So a low usage does not mean
+that all contexts fit: the share of prefix hits shows that.
+
+Source: vLLM's "Production Metrics"; the loggers of version 0.32.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from math import isfinite
 from typing import Final
 
-from aios_core.untrusted.reported_numbers import whole_number
+from aios_core.cores.openai.engine_signals import (
+    EngineSignals,
+    MetricsReader,
+    Sample,
+    count,
+    mean_of_histogram,
+    share,
+    tokens,
+    whole_label,
+)
 
-_MOST_TOKENS: Final = 10**12  # of one server's KV memory
-
-_USAGE = re.compile(r"^vllm:(?:gpu|kv)_cache_usage_perc(?:\{[^}]*\})?\s+(\S+)", re.MULTILINE)
-_CONFIG = re.compile(r"^vllm:cache_config_info\{([^}]*)\}", re.MULTILINE)
-_LABEL = re.compile(r'(num_gpu_blocks|block_size)="(\d+)"')
-
-
-@dataclass(frozen=True, slots=True)
-class KVPressure:
-    """The tokens in KV memory and its capacity; None if the server does not report them."""
-
-    kv_tokens: int = 0
-    kv_capacity: int | None = None
-
-
-def read_pressure(page: str) -> KVPressure:
-    """Return the pressure of a server, over all of its engines."""
-    shares = [_share(share) for share in _USAGE.findall(page)]
-    capacities = [_capacity(labels) for labels in _CONFIG.findall(page)]
-    known = [share for share in shares if share is not None]
-    capacity = whole_number(sum(capacities), at_least=1, at_most=_MOST_TOKENS)
-    if capacity is None or not all(capacities) or not known or len(known) < len(shares):
-        return KVPressure()
-    return KVPressure(round(sum(known) / len(known) * capacity), capacity)
-
-
-def _share(text: str) -> float | None:
-    """Parse a share of the memory; None if it is not a number from 0 to 1."""
-    try:
-        share = float(text)
-    except ValueError:
-        return None
-    return share if 0.0 <= share <= 1.0 else None  # also False for nan
+_IDLE: Final = "kv_block_idle_before_evict_seconds"  # only with --kv-cache-metrics
+_READER: Final = MetricsReader(
+    "vllm:",
+    (
+        "cache_config_info",
+        "kv_cache_usage_perc",
+        "gpu_cache_usage_perc",  # its name up to version 0.9
+        "num_requests_running",
+        "num_requests_waiting",
+        "num_preemptions_total",
+        "prefix_cache_queries_total",
+        "prefix_cache_hits_total",
+        f"{_IDLE}_sum",
+        f"{_IDLE}_count",
+    ),
+)
 
 
-def _capacity(labels: str) -> int:
-    """Return the tokens of one engine's KV memory; 0 if unknown."""
-    found = {name: int(value) for name, value in _LABEL.findall(labels)}
-    return found.get("num_gpu_blocks", 0) * found.get("block_size", 0)
+def read_vllm(page: str) -> EngineSignals:
+    """Return the signals of a vLLM server, over all of its engines."""
+    found = _READER.samples(page)
+
+    def of(name: str) -> Sequence[Sample]:
+        return found.get(name, ())
+
+    capacity = _capacity(of("cache_config_info"))
+    used = share(of("kv_cache_usage_perc") or of("gpu_cache_usage_perc"))
+    return EngineSignals(
+        kv_tokens=round((used or 0.0) * (capacity or 0)),
+        kv_capacity=capacity,
+        num_running=count(of("num_requests_running")),
+        num_waiting=count(of("num_requests_waiting")),
+        num_preemptions=count(of("num_preemptions_total")),
+        prefix_queried_tokens=count(of("prefix_cache_queries_total")),
+        prefix_hit_tokens=count(of("prefix_cache_hits_total")),
+        idle_before_evict_s=mean_of_histogram(
+            of(f"{_IDLE}_sum"), of(f"{_IDLE}_count"), lambda mean: isfinite(mean) and mean >= 0
+        ),
+    )
+
+
+def _capacity(configs: Sequence[Sample]) -> int | None:
+    """Return the tokens of the KV memory; there is one configuration for each engine.
+
+    Newer servers state the tokens of one engine, which is right for models with several kinds
+    of layers, too. `num_gpu_blocks` is the sum over the engines already.
+    """
+    stated = tokens(whole_label(config, "kv_cache_size_tokens") for config in configs)
+    return stated or tokens([max(map(_tokens_of_blocks, configs), default=0)])
+
+
+def _tokens_of_blocks(config: Sample) -> int:
+    num_blocks, size = (whole_label(config, name) for name in ("num_gpu_blocks", "block_size"))
+    return (num_blocks or 0) * (size or 0)

@@ -16,7 +16,7 @@ from aios_core.messages import GENERAL_CHOICES, Sampling
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate
 
-Flavor = Literal["openai", "vllm"]
+Flavor = Literal["openai", "vllm", "sglang"]
 
 # Upper bounds of what a chat template adds, in tokens: for a message, and for the
 # instructions on how to call tools.

@@ -20,7 +20,6 @@ from aios_core.cores.endpoint import event_stream
 from aios_core.cores.endpoint.errors import MAX_PAUSE_S, Refusal, error_of
 from aios_core.cores.endpoint.event_stream import EventReader
 from aios_core.cores.openai.chunks import ChunkReader
-from aios_core.cores.openai.vllm_metrics import KVPressure, read_pressure
 from aios_core.cores.openai.wire import chat_body, max_prompt_tokens
 from aios_core.cores.streaming import LiveRun
 from aios_core.errors import ContextOverflow
@@ -389,35 +388,3 @@ def test_a_prompt_that_is_too_long_is_told_with_its_size() -> None:
 
     assert isinstance(error, ContextOverflow)
     assert (error.num_tokens, error.context_window) == (2_003, 1_024)
-
-
-# --- metrics ----------------------------------------------------------------------------------
-
-
-def test_memory_of_several_engines_is_summed() -> None:
-    page = (
-        'vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1.0\n'
-        'vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1.0\n'
-        'vllm:kv_cache_usage_perc{engine="0"} 0.5\n'
-        'vllm:kv_cache_usage_perc{engine="1"} 0.25\n'
-    )
-
-    assert read_pressure(page) == KVPressure(1_200, 3_200)
-
-
-CONFIG = 'vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1.0\n'
-
-
-@pytest.mark.parametrize(
-    "page",
-    [
-        "",
-        "garbage",
-        "vllm:kv_cache_usage_perc{} 0.5\n",
-        *(f"{CONFIG}vllm:kv_cache_usage_perc{{}} {x}\n" for x in ("nan", "inf", "-1", "7", "x")),
-        'vllm:cache_config_info{block_size="16",num_gpu_blocks="%s"} 1\n'
-        "vllm:kv_cache_usage_perc{} 0.5\n" % ("9" * 30),
-    ],
-)
-def test_a_page_that_does_not_say_gives_no_pressure(page: str) -> None:
-    assert read_pressure(page) == KVPressure()
