@@ -96,23 +96,25 @@ class StreamingCore(ABC):
     """A core with answers from async generators.
 
     Subclasses implement `stream` and `prepare`, and may override `connect`, `disconnect`,
-    `can_resume` and `snapshot`.
+    `can_resume` and `snapshot`. With `num_ahead`, the core accepts so many runs beyond its slots,
+    for backends with a queue of their own.
 
     Invariants: `_live` holds exactly the runs without a final report; the task of each is
     not done, or its done-callback is scheduled.
     """
 
-    def __init__(self, name: str, models: Sequence[str], *, slots: int) -> None:
+    def __init__(self, name: str, models: Sequence[str], *, slots: int, num_ahead: int = 0) -> None:
         if slots < 1:
             raise ValueError(f"a core needs at least one slot, got {slots}")
         self._name = name
         self._models = tuple(models)
         self._slots = slots
+        self._num_ahead = num_ahead
         self._live: dict[int, LiveRun] = {}
         self._sink: ReportSink | None = None
         self._is_up = False
         self._going_down: CoreError | None = None
-        self._load = CoreLoad(slots, 0, is_up=False)  # as returned last
+        self._load = CoreLoad(slots, 0, num_ahead, is_up=False)  # as returned last
 
     def __repr__(self) -> str:
         state = "up" if self._is_up else "down"
@@ -212,7 +214,9 @@ class StreamingCore(ABC):
         """Return the number of running calls, and whether the core is up."""
         known, num_running = self._load, len(self._live)
         if known.num_running != num_running or known.is_up is not self._is_up:
-            known = self._load = CoreLoad(self._slots, num_running, is_up=self._is_up)
+            known = self._load = CoreLoad(
+                self._slots, num_running, self._num_ahead, is_up=self._is_up
+            )
         return known
 
     def open_image(self, path: Path) -> KVImage:

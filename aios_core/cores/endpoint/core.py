@@ -60,10 +60,11 @@ class EndpointCore(StreamingCore):
         base_url: str,
         api_key: str | None,
         slots: int,
+        num_ahead: int = 0,
         time_limits: TimeLimits | None,
         probe: bool,
     ) -> None:
-        super().__init__(name, models, slots=slots)
+        super().__init__(name, models, slots=slots, num_ahead=num_ahead)
         self._base_url = base_url
         self._api_key = api_key
         self._limits = time_limits or TimeLimits()

@@ -71,6 +71,8 @@ class OpenAICore(EndpointCore):
         omit: parameters that the models refuse, such as "temperature" for reasoning models.
         api: "chat" for chat completions, "responses" for OpenAI's Responses API; "auto" starts
             with chat completions, and uses the other for models that have nothing else.
+        num_ahead: calls that the endpoint gets beyond `slots`, so that a slot is never idle for the
+            time of a round trip. 0 for endpoints that refuse calls instead of queueing them.
         kv_tokens: the tokens that agents may hold in the server's KV memory; None: as the server
             reports (vLLM does, and SGLang with `--enable-metrics`). Of two figures the smaller one
             counts.
@@ -93,6 +95,7 @@ class OpenAICore(EndpointCore):
         omit: Collection[str] = (),
         tokenizer: str | None = None,
         api: Literal["auto"] | API = "auto",
+        num_ahead: int = 1,
         kv_tokens: Annotated[int, Range(1)] | None = None,
     ) -> None:
         super().__init__(
@@ -101,6 +104,7 @@ class OpenAICore(EndpointCore):
             base_url=base_url.rstrip("/"),
             api_key=api_key,
             slots=slots,
+            num_ahead=num_ahead,
             time_limits=time_limits,
             probe=probe,
         )
