@@ -1,4 +1,4 @@
-"""What a core learns from the metrics of vLLM and SGLang servers."""
+"""The signals that a core reads from the metrics of vLLM and SGLang servers."""
 
 from __future__ import annotations
 
