@@ -257,7 +257,6 @@ class Components:
         self.traps.forget(process)
         self.contexts.forget(process.pid)
         self.dispatcher.scheduler.forget(process)
-        self.dispatcher.dispatch()  # others may have waited for its room
         self._sessions.forget(process.identity)
 
     @property

@@ -93,7 +93,6 @@ class QueueLoad:
     num_waiting: int  # calls
     num_slots: int
     num_groups: int  # groups with agents that made calls
-    is_memory_short: bool = False  # contexts fill the KV memory of a core that cannot move them
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,25 +190,9 @@ class LAS(Policy):
 
 
 @dataclass(frozen=True, slots=True)
-class SmallestContext(Policy):
-    """Smallest prompt first, fair among groups: for KV memory that is too small for all agents.
-
-    Most agents of a mixed load are small, and a small context costs least of what is scarce. A
-    large one is not starved, since it is admitted once it has waited much longer than others.
-    """
-
-    warm_first: bool = True
-
-    def rank(self, call: WaitingCall) -> Rank:
-        return (call.priority, call.group.virtual_time, call.prompt_tokens, call.seq)
-
-
-@dataclass(frozen=True, slots=True)
 class Auto(Policy):
-    """Choose among `fair`, `las`, `fifo` and smallest context first by load.
+    """Choose among `fair`, `las` and `fifo` by load.
 
-    - contexts fill the KV memory of a core that cannot move them: smallest context first, fair
-      among groups;
     - agents of several groups make calls: `fair`, so that no group starves another;
     - agents of one group, and more calls wait than there are slots: `las`, so that short
       agents finish early;
@@ -221,14 +204,11 @@ class Auto(Policy):
     fifo: Policy = field(default_factory=FIFO)
     fair: Policy = field(default_factory=Fair)
     las: Policy = field(default_factory=LAS)
-    scarce: Policy = field(default_factory=SmallestContext)
 
     def rank(self, call: WaitingCall) -> Rank:
         return self.fifo.rank(call)
 
     def select(self, load: QueueLoad) -> Policy:
-        if load.is_memory_short:
-            return self._tuned(self.scarce)
         if load.num_groups > 1:
             return self._tuned(self.fair)
         return self._tuned(self.las if load.num_waiting > load.num_slots else self.fifo)

@@ -1,191 +1,177 @@
 """Decide which agents are active on a core, so that their contexts fit its KV memory.
 
-This is the first of two levels of scheduling (the medium-term scheduler of operating systems). An
-engine with a full memory drops the contexts of agents that wait for a tool, and computes them
-again at their next calls; with many agents it computes little else (thrashing). So only as many
-agents are active as fit. An active agent's call goes at once, because its context is there. A
-new agent is admitted once there is room for its context. An idle agent keeps its room for as long
-as that is cheaper than computing its context again (`pool_learning`), and then gives it to one
-that waits; until then, an evicted agent waits as a new one does.
+This is the first of two levels of scheduling (the medium-term scheduler of operating
+systems). An agent with its context on a core stays active for `keep_warm_s` between two
+calls, such as while it waits for a tool, and its next call goes before those of new
+agents, because its context is warm. A new agent is admitted once the active ones leave
+enough memory for its context.
 
-On a core with KV images, idle contexts do not count: they are moved to the host and back at
-small cost. On other cores they are useful only where they are, so they count.
+On a core with KV images, idle contexts do not count: they can be moved to the host and
+back at small cost. On other cores they are useful only where they are, so they count.
+Contexts grow with every call. When they outgrow the memory, the agent that was admitted
+last is evicted until there is memory again. So the other agents finish, instead of all
+agents evicting one another (thrashing).
+
+Few answers need their full token limit, so more can be promised than the memory holds.
+The factor is learned from the core's own load: it grows a little with every call while
+the memory has space to spare, and is cut when the memory is full (additive increase,
+multiplicative decrease, as in congestion control).
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
-from math import inf
-from statistics import fmean
-from typing import Final
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-from aios_core.core import Core, CoreLoad, load_of
-from aios_core.messages import Usage
-from aios_core.scheduler.active_set import (
-    ActiveAgent,
-    ActiveSet,
-    AdmissionPlan,
-    Room,
-    Wanted,
-    next_expiry,
-    plan_call,
-)
-from aios_core.scheduler.pool_learning import MARGIN, PoolLearning
+from aios_core.core import Core, CoreLoad
 
-OVERDUE_FACTOR: Final = 3.0  # an agent that waits so many times the mean wait goes next
-OVERDUE_TTLS: Final = 10.0  # ... but not before so many times the time to live
-_KEPT_WAITS: Final = 32
+FULL = 0.98  # share of KV memory in use above which the factor is cut
+ROOMY = 0.85  # ... below which the factor is raised
 PRESSED = 0.5  # share of KV memory promised above which warm contexts go first
+STEP = 0.005  # added to the factor
+CUT = 0.95  # multiplies the factor
+LOWEST, HIGHEST = 0.7, 1.5  # bounds of the factor
 
 
-class _Pool:
-    """The KV memory of one core."""
+@dataclass(slots=True)
+class _ActiveAgent:
+    """The KV memory that one agent holds, or will hold, on one core."""
 
-    def __init__(self, fixed_ttl_s: float | None) -> None:
-        self.active = ActiveSet()
-        self.learning = PoolLearning(fixed_ttl_s)
-        self.turns: dict[int, int] = {}  # by pid: calls that have ended, also of evicted agents
-        self.waits_s: deque[float] = deque(maxlen=_KEPT_WAITS)  # of agents before their admission
+    num_tokens: int = 0
+    num_calls: int = 0  # running or suspended
+    left_at: float = 0.0  # when the last of them ended
 
-    def room(self, load: CoreLoad) -> Room:
-        capacity, share = load.kv_capacity or 0, self.learning.share
-        ttl_s = self.learning.ttl_s(capacity, load.prefill_rate)
-        mean_wait_s = fmean(self.waits_s) if self.waits_s else 0.0
-        return Room(
-            int(share * capacity),
-            int(min(1.0, share + MARGIN) * capacity),
-            ttl_s,
-            max(OVERDUE_FACTOR * mean_wait_s, OVERDUE_TTLS * ttl_s),
-        )
+
+@dataclass(slots=True)
+class _ActiveSet:
+    """The active agents of one core, in the order in which they were admitted."""
+
+    contexts: dict[int, _ActiveAgent] = field(default_factory=dict)
+    num_tokens: int = 0
+    factor: float = 1.0
+
+    def drop(self, pid: int) -> None:
+        context = self.contexts.pop(pid, None)
+        if context is not None:
+            self.num_tokens -= context.num_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionPlan:
+    """A decision about one call and one core. It changes nothing until it is applied."""
+
+    fits: bool
+    evicted: tuple[int, ...] = ()  # pids of the agents that are no longer active then
 
 
 class AdmissionController:
     """The active agents of every core, and the decision whether one more fits.
 
-    `is_active`, `is_pressed`, `plan` and `next_expiry` change nothing.
+    `is_active`, `is_pressed` and `plan` change nothing.
 
-    Args:
-        ttl_s: for how long an idle agent keeps its room, in seconds; None: measured for each core.
+    Invariant: `num_tokens` of each core is the sum over its contexts.
     """
 
-    def __init__(self, ttl_s: float | None = None) -> None:
-        self._ttl_s = ttl_s
-        self._pools: dict[Core, _Pool] = {}
+    def __init__(self, keep_warm_s: float = 5.0) -> None:
+        self.keep_warm_s = keep_warm_s
+        self._active: dict[Core, _ActiveSet] = {}
         self.has_any = False  # an agent was active; never true if no core reports its memory
 
     def is_active(self, core: Core, pid: int) -> bool:
         """Return whether the agent's context is, or is about to be, on the core."""
-        pool = self._pools.get(core)
-        return pool is not None and pid in pool.active.agents
+        active = self._active.get(core)
+        return active is not None and pid in active.contexts
 
     def is_pressed(self, core: Core, load: CoreLoad) -> bool:
         """Return whether the active contexts need more than `PRESSED` of the core's memory."""
-        pool = self._pools.get(core)
-        if pool is None or load.kv_capacity is None:
+        active = self._active.get(core)
+        if active is None or load.kv_capacity is None:
             return False
-        return pool.active.num_tokens > PRESSED * load.kv_capacity
+        return active.num_tokens > PRESSED * load.kv_capacity
 
-    def is_short(self, cores: Iterable[Core]) -> bool:
-        """Return whether contexts fill the memory of one of the cores, and cannot be moved."""
-        return self.has_any and any(
-            not core.capabilities.kv_snapshots and self.is_pressed(core, load_of(core))
-            for core in cores
-        )
+    def plan(
+        self, core: Core, load: CoreLoad, pid: int, num_tokens: int, now: float
+    ) -> AdmissionPlan:
+        """Decide whether a call of `num_tokens` (prompt and answer) may go to the core.
 
-    def plan(self, core: Core, load: CoreLoad, wanted: Wanted, now: float) -> AdmissionPlan:
-        """Decide whether a call may go to the core (see `active_set.plan_call`)."""
+        To make space, idle agents may be evicted: those past `keep_warm_s`, and those
+        admitted after this one. If the call still does not fit, its own agent is evicted,
+        if idle. An idle core accepts any call, since only the core itself can decide about
+        a call that is larger than its memory.
+        """
         if load.kv_capacity is None:
             return AdmissionPlan(fits=True)
-        pool = self._pools.get(core) or _Pool(self._ttl_s)
-        return plan_call(pool.active, pool.room(load), wanted, now)
+        active = self._active.get(core) or _ActiveSet()
+        excess = active.num_tokens - load.kv_capacity * active.factor
+        context = active.contexts.get(pid)
+        # An active agent's context is counted already; only its growth needs space.
+        excess += num_tokens if context is None else max(0, num_tokens - context.num_tokens)
+        evicted = []
+        if excess > 0:
+            for other in self._evictable(active, pid, now):
+                excess -= active.contexts[other].num_tokens
+                evicted.append(other)
+                if excess <= 0:
+                    break
+        # An agent with a running call holds its context anyway: waiting would free nothing.
+        if excess <= 0 or load.num_running == 0 or (context is not None and context.num_calls):
+            return AdmissionPlan(fits=True, evicted=tuple(evicted))
+        return AdmissionPlan(fits=False, evicted=(pid,) if context is not None else ())
 
     def apply(self, core: Core, plan: AdmissionPlan) -> None:
         """Evict the agents of a plan."""
         for pid in plan.evicted:
-            self._pools[core].active.agents.pop(pid, None)
+            self._active[core].drop(pid)
 
-    def overdue_s(self, core: Core, load: CoreLoad) -> float:
-        """Return the wait after which an agent goes before those of better rank, in seconds."""
-        pool = self._pools.get(core)
-        return inf if pool is None or load.kv_capacity is None else pool.room(load).overdue_s
-
-    def next_expiry(self, core: Core, load: CoreLoad, now: float) -> float | None:
-        """Return when an idle agent of the core has outlived its time, in the kernel's seconds."""
-        pool = self._pools.get(core)
-        if pool is None or load.kv_capacity is None:
-            return None
-        return next_expiry(pool.active, pool.room(load).ttl_s, now)
-
-    def admit(self, core: Core, load: CoreLoad, wanted: Wanted) -> int:
-        """Count a call that starts on the core. Returns the tokens that its agent left there."""
+    def admit(self, core: Core, load: CoreLoad, pid: int, num_tokens: int) -> None:
+        """Count a call that starts on the core for the first time, and adapt the factor."""
         if load.kv_capacity is None:
-            return 0
+            return
         self.has_any = True
-        pool = self._pools.get(core)
-        if pool is None:
-            pool = self._pools[core] = _Pool(self._ttl_s)
-        pool.learning.look_at_preemptions(load.num_engine_preemptions)
-        agent = pool.active.agents.get(wanted.pid)
-        if agent is None:
-            num_turns = pool.turns.get(wanted.pid, 0)
-            agent = ActiveAgent(wanted.group, num_turns=num_turns)
-            pool.waits_s.append(wanted.waited_s)
-            pool.active.agents[wanted.pid] = agent
-        agent.in_calls += wanted.num_tokens
-        agent.num_calls += 1
-        agent.is_away = False
-        return agent.context
+        active = self._active.setdefault(core, _ActiveSet())
+        context = active.contexts.setdefault(pid, _ActiveAgent())
+        active.num_tokens += max(0, num_tokens - context.num_tokens)
+        context.num_tokens = max(context.num_tokens, num_tokens)
+        context.num_calls += 1
+        used = load.kv_tokens / load.kv_capacity
+        if used > FULL:
+            active.factor = max(LOWEST, active.factor * CUT)
+        elif used < ROOMY:
+            active.factor = min(HIGHEST, active.factor + STEP)
 
-    def release(self, core: Core, wanted: Wanted, num_tokens: int, now: float) -> None:
-        """Count the end of a call of the core; its context of `num_tokens` stays for a while."""
-        pool = self._pools.get(core)
-        if pool is None or (agent := pool.active.agents.get(wanted.pid)) is None:
+    def release(self, core: Core, pid: int, num_tokens: int, now: float) -> None:
+        """Count the end of a call; its context of `num_tokens` stays warm for a while."""
+        active = self._active.get(core)
+        if active is None or (context := active.contexts.get(pid)) is None:
             return
-        agent.in_calls = max(0, agent.in_calls - wanted.num_tokens)
-        agent.num_calls -= 1
-        agent.num_turns += 1
-        pool.turns[wanted.pid] = agent.num_turns
-        agent.left_at = now
-        agent.context = 0 if core.capabilities.kv_snapshots else num_tokens
-
-    def leave_for_tool(self, core: Core, pid: int, usual_s: float) -> None:
-        """Note that an agent waits for a tool that usually takes `usual_s` seconds."""
-        pool = self._pools.get(core)
-        if pool is None or (agent := pool.active.agents.get(pid)) is None:
-            return
-        agent.is_away = usual_s > pool.room(load_of(core)).ttl_s
-
-    def learn(
-        self,
-        core: Core,
-        pid: int,
-        usage: Usage,
-        *,
-        warm_tokens: int,
-        first_token_s: float | None,
-        calls_wait: bool,
-    ) -> None:
-        """Learn from an answer: the prefill rate, what a group shares, and what was kept."""
-        pool = self._pools.get(core)
-        if pool is None or usage.is_estimated:
-            return
-        if warm_tokens:
-            pool.learning.answered(warm_tokens, usage.cached_tokens, calls_wait=calls_wait)
-        elif first_token_s is not None:
-            pool.learning.measure_prefill(usage.input_tokens - usage.cached_tokens, first_token_s)
-        if pool.turns.get(pid, 0) <= 1 and not warm_tokens:  # nothing else of its own was cached
-            self._learn_shared(pool.active, pid, usage.cached_tokens)
-
-    def _learn_shared(self, active: ActiveSet, pid: int, cached_tokens: int) -> None:
-        """Learn what the first prompt of an agent had in common with those of its group."""
-        if (agent := active.agents.get(pid)) is None:
-            return
-        known = active.shared.get(agent.group, 0)
-        active.shared[agent.group] = min(known, cached_tokens) if known else cached_tokens
+        context.num_calls -= 1
+        context.left_at = now
+        if context.num_calls == 0:
+            stays = 0 if core.capabilities.kv_snapshots else num_tokens
+            active.num_tokens += stays - context.num_tokens
+            context.num_tokens = stays
 
     def forget(self, pid: int) -> None:
         """Drop the contexts of an agent that exited."""
-        for pool in self._pools.values():
-            pool.active.agents.pop(pid, None)
-            pool.turns.pop(pid, None)
+        for active in self._active.values():
+            active.drop(pid)
+
+    def _evictable(self, active: _ActiveSet, pid: int, now: float) -> Iterator[int]:
+        """Yield idle agents in order of eviction: those idle for long, then later ones.
+
+        Evicting only agents that were admitted later makes the order of admission a strict
+        order, so two agents can never evict each other in turn.
+        """
+        long_idle = {
+            other
+            for other, context in active.contexts.items()
+            if other != pid and context.num_calls == 0 and now - context.left_at >= self.keep_warm_s
+        }
+        yield from long_idle
+        if pid not in active.contexts:
+            return
+        for other, context in reversed(active.contexts.items()):  # the last admitted goes first
+            if other == pid:
+                return
+            if context.num_calls == 0 and other not in long_idle:
+                yield other

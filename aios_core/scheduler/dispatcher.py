@@ -479,17 +479,15 @@ class Dispatcher:
     # --- timers and tasks --------------------------------------------------------------------
 
     def _wake_when_available(self) -> None:
-        """Set a timer for when a core accepts calls again, or an idle agent loses its place."""
-        soonest, now = self._outages.next_available_in_s(), self._clock.now()
+        """Set a timer for the first paused core to accept calls again."""
+        soonest = self._outages.next_available_in_s()
         if self._wake_timer:
             self._wake_timer.cancel()
             self._wake_timer = None
         if soonest is not None and soonest > self.limits.max_retry_s:
             self._outages.refuse_paused(self.limits.max_retry_s)
-        paused_until = None if soonest is None else now + soonest
-        ends = [end for end in (paused_until, self.scheduler.next_expiry(now)) if end is not None]
-        if ends:
-            self._wake_timer = self._clock.call_at(min(ends), self.dispatch)
+        if soonest is not None:
+            self._wake_timer = self._clock.call_at(self._clock.now() + soonest, self.dispatch)
 
     def _watch(self, task: asyncio.Future[Any]) -> None:
         self._tasks.add(task)

@@ -25,6 +25,7 @@ from aios_core.events import EventKind
 from aios_core.messages import Completion, Usage
 from aios_core.messages.conversation import NO_USAGE
 from aios_core.process import ProcessState
+from aios_core.queueing.policy import service_of
 from aios_core.scheduler.call import Call, cancel, deliver, preempt, release
 from aios_core.scheduler.continuation import cores_to_continue, loss_of, write_off
 from aios_core.scheduler.deadlines import Deadlines
@@ -200,7 +201,8 @@ class Endings:
         if call.ticket is None:
             syscall.move_to(outcome, now)
         else:
-            self._scheduler.finish(call.ticket, outcome, now, completion)
+            cost = service_of(completion.usage) if completion else None
+            self._scheduler.finish(call.ticket, outcome, now, cost=cost)
         call.record_outcome(outcome)
         if outcome is not SyscallState.CANCELLED:
             self._estimates.learn_run(syscall.running_s)

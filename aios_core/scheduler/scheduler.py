@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
-from aios_core.core import Core, load_of
+from aios_core.core import Core, CoreLoad, load_of
 from aios_core.errors import KernelBug, SchedulingPolicyError
-from aios_core.messages import Completion
 from aios_core.process import AgentProcess
 from aios_core.queueing.policy import (
     OUTPUT_COST,
@@ -27,11 +26,9 @@ from aios_core.queueing.policy import (
     QueueLoad,
     Rank,
     WaitingCall,
-    service_of,
 )
 from aios_core.queueing.ranked_queue import GuardedPolicy, RankedQueue
-from aios_core.scheduler.admission import AdmissionController
-from aios_core.scheduler.places import Places
+from aios_core.scheduler.admission import AdmissionController, AdmissionPlan
 from aios_core.scheduler.protocols import Pool
 from aios_core.scheduler.waiting_calls import (
     Hold,
@@ -44,6 +41,7 @@ from aios_core.scheduler.waiting_calls import (
 from aios_core.syscalls import Syscall, SyscallState
 
 RECONSIDER_S = 0.1  # shortest time between two choices of an adaptive policy
+MAX_ADMISSION_WAIT_S = 60.0  # without it, small contexts overtake a big one forever
 UNDISTURBED = 8  # tokens that a call generates before it may be interrupted
 WAITING = (SyscallState.READY, SyscallState.SUSPENDED)
 
@@ -69,7 +67,6 @@ class Scheduler:
         self.unranked = self._configured.unranked  # empty: `take_unranked` has nothing to return
         self._policy = self._configured  # or the policy that it selected for the current load
         self.admission = admission or AdmissionController()
-        self._places = Places(self.admission)
         self._waiting = WaitingCalls(self._policy, self.admission)
         self._running: dict[int, Ticket] = {}
         self._agents: dict[int, FlowShare] = {}
@@ -127,7 +124,7 @@ class Scheduler:
         """Drop the state of an agent that exited and has no calls left."""
         if self._agents.pop(process.pid, None) is not None:
             self._groups[process.group.name].num_members -= 1
-        self._places.forget(process.pid)
+        self.admission.forget(process.pid)
 
     # --- from submit to finish ---------------------------------------------------------------
 
@@ -140,7 +137,7 @@ class Scheduler:
         prompt_tokens: int,
         max_tokens: int,
         now: float,
-        expect_answer: Callable[..., int] | None = None,
+        expect_answer: Callable[[], int] | None = None,
     ) -> Ticket:
         """Add a new call at the tail of its route's queue.
 
@@ -149,9 +146,6 @@ class Scheduler:
         agent, group = self.share_of(process)
         ticket = Ticket(syscall, agent, group, route, prompt_tokens, max_tokens, expect_answer)
         ticket.seq, ticket.queued_at = next(self._seqs), now
-        ticket.estimated_prompt = prompt_tokens
-        if self.admission.has_any:
-            self._places.measure(ticket, now)
         group.enter(self._floor)
         agent.enter(group.floor)
         self._begin_to_wait(ticket, now)
@@ -184,15 +178,13 @@ class Scheduler:
     def progressed(self, ticket: Ticket, num_tokens: int, now: float) -> bool:
         """Charge generated tokens. Returns whether the call should now be preempted."""
         self._charge(ticket, OUTPUT_COST * num_tokens)
-        if ticket.first_token_s is None:
-            ticket.first_token_s = now - ticket.started_at
         quantum = self._policy.quantum
         if quantum is None or ticket.core is None:
             return False
         ticket.quantum_used += num_tokens
         if ticket.quantum_used < quantum or ticket.is_preempting:
             return False
-        if not self._is_preemptible(ticket.core) or not self._is_outranked(
+        if not ticket.core.capabilities.preemptible or not self._is_outranked(
             ticket, ticket.core, now
         ):
             return False
@@ -209,10 +201,6 @@ class Scheduler:
                 self._num_preempting += 1
                 found.append(victim)
         return found
-
-    def next_expiry(self, now: float) -> float | None:
-        """Return when an idle agent gives its place on a core to a waiting one, in seconds."""
-        return self._places.next_expiry(self.wanted_cores(), now)
 
     def wanted_cores(self) -> set[Core]:
         """Return the cores that could serve a waiting call."""
@@ -231,29 +219,22 @@ class Scheduler:
     def retry(self, ticket: Ticket, route: Route, now: float) -> None:
         """Move a call that is retried from its slot to its former position in the queue."""
         self._leave_core(ticket)
-        self._places.leave(ticket, now)
+        self._release_active(ticket, now)
         ticket.syscall.move_to(SyscallState.READY, now)
         ticket.route = route
         self._waiting.join(ticket)
 
     def finish(
-        self,
-        ticket: Ticket,
-        outcome: SyscallState,
-        now: float,
-        completion: Completion | None = None,
+        self, ticket: Ticket, outcome: SyscallState, now: float, cost: float | None = None
     ) -> None:
-        """Remove an answered call, waiting or running, and charge its true service, if known."""
+        """Remove an answered call, waiting or running. `cost` is its true service, if known."""
         if ticket.syscall.id in self._running:
             self._leave_core(ticket)
         else:
             self._waiting.leave(ticket)
-        if completion is not None and ticket.active_on is not None:
-            self._places.answered(ticket, completion, now, waits=bool(self._waiting.num_waiting))
-        elif ticket.active_on is not None:
-            self._places.leave(ticket, now)
-        if completion is not None:
-            self._charge(ticket, service_of(completion.usage) - ticket.charged)
+        self._release_active(ticket, now)
+        if cost is not None and cost != ticket.charged:
+            self._charge(ticket, cost - ticket.charged)
         ticket.agent.leave()
         ticket.group.leave()
         ticket.syscall.move_to(outcome, now)
@@ -261,7 +242,7 @@ class Scheduler:
     def withdraw(self, ticket: Ticket, now: float) -> None:
         """Remove the ticket of a waiting call that is prepared again for other cores."""
         self._waiting.leave(ticket)
-        self._places.leave(ticket, now)
+        self._release_active(ticket, now)
         ticket.agent.leave()
         ticket.group.leave()
 
@@ -319,9 +300,16 @@ class Scheduler:
         ticket.core = core
         ticket.quantum_used = 0
         self._running[ticket.syscall.id] = ticket
-        ticket.started_at = now
-        if ticket.active_on is not None or load_of(core).kv_capacity is not None:
-            self._places.take(ticket, core, now)
+        if ticket.active_on is not core:
+            self._release_active(ticket, now)
+            load = load_of(core)
+            if load.kv_capacity is not None:
+                ticket.active_on = core
+                context = _context_of(ticket)
+                self.admission.apply(
+                    core, self.admission.plan(core, load, ticket.syscall.pid, context, now)
+                )
+                self.admission.admit(core, load, ticket.syscall.pid, context)
 
     def _leave_core(self, ticket: Ticket) -> None:
         del self._running[ticket.syscall.id]
@@ -329,6 +317,13 @@ class Scheduler:
         if ticket.is_preempting:
             ticket.is_preempting = False
             self._num_preempting -= 1
+
+    def _release_active(self, ticket: Ticket, now: float) -> None:
+        """Stop counting a call on the core where its context is, or was."""
+        if ticket.active_on is not None:
+            context = ticket.prompt_tokens + ticket.syscall.num_tokens
+            self.admission.release(ticket.active_on, ticket.syscall.pid, context, now)
+            ticket.active_on = None
 
     def _charge(self, ticket: Ticket, cost: float) -> None:
         if not cost:
@@ -340,29 +335,26 @@ class Scheduler:
     def _select(self, queue: RouteQueue, core: Core, now: float) -> Ticket | None:
         """Choose the most urgent call of a route that fits the core. Changes nothing."""
         if not queue.returning:
-            return self._arrival(queue.arriving, core, now)
+            first = self._first_by_urgency(queue.arriving, now)
+            return first if first and self._fits(first, core, now) else None
         returning = self._first_by_urgency(queue.returning, now)
         if returning and self._loses_its_place(returning, core, now):
             # Its context was evicted, so it counts as new; look for the best that is still warm.
             in_order = sorted(queue.returning, key=lambda ticket: self._urgency(ticket, now))
             stay = (t for t in in_order if not self._loses_its_place(t, core, now))
             returning = next(stay, None)
-        arriving = self._arrival(queue.arriving, core, now)
+        arriving = self._first_by_urgency(queue.arriving, now)
+        if arriving and now - arriving.queued_at > MAX_ADMISSION_WAIT_S:
+            # The slot stays empty rather than going to a smaller call, so that memory drains.
+            return arriving if self._fits(arriving, core, now) else None
+        # If the more urgent one does not fit, the other may still use the slot.
         if arriving is None or returning is None:
-            return arriving or returning
-        return returning if self._warm_goes_first(returning, arriving, core, now) else arriving
-
-    def _arrival(self, queue: RankedQueue[Ticket], core: Core, now: float) -> Ticket | None:
-        """Choose the call of an agent that is not active. It fits; otherwise all others wait too.
-
-        An overdue one goes first, so that small contexts do not overtake a large one forever.
-        """
-        first = None
-        if self.admission.has_any:
-            oldest = queue.oldest()
-            first = oldest if oldest and self._places.is_overdue(oldest, core, now) else None
-        first = first or self._first_by_urgency(queue, now)
-        return first if first and self._fits(first, core, now) else None
+            first, second = arriving or returning, None
+        elif self._warm_goes_first(returning, arriving, core, now):
+            first, second = returning, arriving
+        else:
+            first, second = arriving, returning
+        return next((t for t in (first, second) if t and self._fits(t, core, now)), None)
 
     def _loses_its_place(self, ticket: Ticket, core: Core, now: float) -> bool:
         """Return whether an active agent's call no longer fits any core with its context."""
@@ -374,7 +366,7 @@ class Scheduler:
     def _evict_unfitting(self, queue: RouteQueue, core: Core, now: float) -> None:
         """Evict the agents of returning calls that do not fit; these calls then count as new."""
         while ticket := self._first_by_urgency(queue.returning, now):
-            plan = self._places.plan(ticket, core, now)
+            plan = self._plan(ticket, core, load_of(core), now)
             if plan.fits:
                 return
             self.admission.apply(core, plan)
@@ -385,8 +377,10 @@ class Scheduler:
 
     def _warm_goes_first(self, warm: Ticket, new: Ticket, core: Core, now: float) -> bool:
         """Return whether an active agent's call goes before a new agent's call."""
-        if not self._is_overdue(new, now) and self.admission.is_pressed(core, load_of(core)):
-            return True
+        if self._policy.warm_first and not self._is_overdue(new, now):
+            return self.admission.is_pressed(core, load_of(core)) or (
+                self._policy.rank(warm) < self._policy.rank(new)
+            )
         return self._urgency(warm, now) < self._urgency(new, now)
 
     def _nearest(self, ticket: Ticket, core: Core, pool: Pool) -> Core:
@@ -404,8 +398,14 @@ class Scheduler:
         return queue.best()
 
     def _fits(self, ticket: Ticket, core: Core, now: float) -> bool:
-        """Return whether a call fits the core's memory, if the core reports it."""
-        return load_of(core).kv_capacity is None or self._places.plan(ticket, core, now).fits
+        load = load_of(core)
+        if load.kv_capacity is None:  # the core does not report its memory
+            return True
+        return self._plan(ticket, core, load, now).fits
+
+    def _plan(self, ticket: Ticket, core: Core, load: CoreLoad, now: float) -> AdmissionPlan:
+        pid, context = ticket.syscall.pid, _context_of(ticket)
+        return self.admission.plan(core, load, pid, context, now)
 
     def _urgency(self, call: WaitingCall, now: float) -> Rank:
         """Rank a call over all routes: overdue calls first, oldest first, then by the policy."""
@@ -428,10 +428,6 @@ class Scheduler:
         mine = self._policy.rank_running(RequeuedView(running, now) if at_tail else running)
         return any(self._urgency(ticket, now) < (1, *mine) for ticket in fronts)
 
-    def _is_preemptible(self, core: Core) -> bool:
-        """Return whether preemption is possible and useful: a lost context is computed again."""
-        return core.capabilities.preemptible and not self.admission.is_short((core,))
-
     def _victim_for(self, queue: RouteQueue, now: float) -> Ticket | None:
         """Choose the worst-ranked running call that the best call of a route may interrupt."""
         if not self._policy.ever_interrupts or self._num_preempting >= self.num_ready:
@@ -449,7 +445,7 @@ class Scheduler:
             not running.is_preempting
             and running.quantum_used >= UNDISTURBED
             and running.core in waiting.route
-            and self._is_preemptible(running.core)
+            and running.core.capabilities.preemptible
             and self._policy.interrupts(waiting, running)
             and self._fits(waiting, running.core, now)
         )
@@ -464,7 +460,6 @@ class Scheduler:
             num_waiting=self.num_waiting,
             num_slots=sum(load_of(core).slots for core in cores),
             num_groups=sum(1 for group in self._groups.values() if group.num_members),
-            is_memory_short=self.admission.is_short(cores),
         )
         chosen = self._configured.select(load)
         if chosen is not self._policy:
@@ -490,3 +485,8 @@ class Scheduler:
             raise KernelBug(f"groups count {self._groups}, but {len(waiting)} calls wait")
         if self._num_preempting != sum(t.is_preempting for t in self._running.values()):
             raise KernelBug(f"{self._num_preempting} calls are counted as preempting")
+
+
+def _context_of(ticket: Ticket) -> int:
+    """Return the KV memory that a call needs at most, in tokens."""
+    return ticket.prompt_tokens + ticket.max_tokens

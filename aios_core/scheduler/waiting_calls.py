@@ -15,7 +15,6 @@ from weakref import WeakSet
 from aios_core.core import Core
 from aios_core.queueing.policy import FlowShare
 from aios_core.queueing.ranked_queue import GuardedPolicy, RankedQueue
-from aios_core.scheduler.active_set import Wanted
 from aios_core.scheduler.admission import AdmissionController
 from aios_core.syscalls import LLMGenerate, Syscall
 
@@ -26,9 +25,6 @@ def served_model(request: LLMGenerate, route: Route) -> str:
     """Return the model that serves a request; a fallback if the requested one has no core up."""
     served = route[0].models
     return request.model if request.model is not None and request.model in served else served[0]
-
-
-FIRST_ANSWER = 128  # tokens of KV memory for an answer, until there are answers to learn from
 
 
 class Hold(StrEnum):
@@ -50,19 +46,13 @@ class Ticket:
     route: Route
     prompt_tokens: int
     max_tokens: int
-    # Estimates the answer's tokens; takes the value to return while nothing is known.
-    expect_answer: Callable[..., int] | None = None
+    expect_answer: Callable[[], int] | None = None  # estimates the answer's tokens
     seq: int = -1
     queued_at: float = 0.0
     quantum_used: int = 0
     charged: float = 0.0  # service already charged for this call
     core: Core | None = None  # where it runs
     active_on: Core | None = None  # where its context counts as active
-    place: Wanted | None = None  # how it counts there
-    estimated_prompt: int = 0  # tokens, from its text alone
-    warm_tokens: int = 0  # that its agent had left on the core when it started
-    started_at: float = 0.0  # its latest run
-    first_token_s: float | None = None  # from the start of its first run to its first token
     holds: set[Hold] = field(default_factory=set)  # it may run only while this is empty
     is_preempting: bool = False  # asked to give up its slot, which it still has
     _expected: int | None = None
@@ -86,15 +76,6 @@ class Ticket:
             expected = self.max_tokens if self.expect_answer is None else self.expect_answer()
             self._expected = min(self.max_tokens, expected)
         return self._expected
-
-    @property
-    def context_tokens(self) -> int:
-        """The KV memory that the call needs: its prompt, and the answer as far as is expected.
-
-        A limit is not an expectation: most answers end long before it.
-        """
-        expected = FIRST_ANSWER if self.expect_answer is None else self.expect_answer(FIRST_ANSWER)
-        return self.prompt_tokens + max(self.syscall.num_tokens, min(self.max_tokens, expected))
 
     @property
     def is_held(self) -> bool:

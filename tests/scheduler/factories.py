@@ -7,7 +7,6 @@ from itertools import count
 
 from aios_core import Message
 from aios_core.core import Core
-from aios_core.messages import Completion, FinishReason, Usage
 from aios_core.process import AgentProcess, ProcessTable
 from aios_core.scheduler import Policy, Scheduler
 from aios_core.scheduler.admission import AdmissionController
@@ -110,16 +109,7 @@ class Machine:
     ) -> None:
         if ticket.syscall.id in self.occupied:
             self._free(ticket)
-        completion = None
-        if cost is not None:  # one prompt token costs 1
-            said = Message("assistant", "")
-            usage = Usage(input_tokens=int(cost))
-            completion = Completion(said, FinishReason.STOP, usage, "m")
-        self.scheduler.finish(ticket, outcome, self.now, completion)
-
-    def exit(self, agent: str) -> None:
-        """End an agent that has no calls left."""
-        self.scheduler.forget(self.agents[agent])
+        self.scheduler.finish(ticket, outcome, self.now, cost)
 
     def _free(self, ticket: Ticket) -> None:
         del self.occupied[ticket.syscall.id]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from functools import partial
@@ -306,14 +305,9 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def books_of_the_memory_add_up(self) -> None:
-        on_cores: Counter[int] = Counter(
-            ticket.syscall.pid for ticket in self.accepted if ticket.active_on is not None
-        )
-        for pool in self.machine.scheduler.admission._pools.values():
-            for pid, agent in pool.active.agents.items():
-                assert agent.num_calls == on_cores[pid]
-                assert agent.in_calls >= 0
-                assert agent.num_calls or not agent.in_calls
+        for books in self.machine.scheduler.admission._active.values():
+            assert books.num_tokens == sum(c.num_tokens for c in books.contexts.values())
+            assert all(c.num_calls >= 0 for c in books.contexts.values())
 
     def teardown(self) -> None:
         """Once the pressure stops, every accepted call reaches a final state."""
@@ -322,13 +316,8 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.machine.scheduler.release(ticket, reason)
         for ticket in self.running:
             self.machine.finish(ticket)
-        while True:
-            while left := self.machine.next():
-                self.machine.finish(left)
-            expiry = self.machine.scheduler.next_expiry(self.machine.now)
-            if expiry is None:  # no idle agent makes room from here on
-                break
-            self.machine.now = expiry
+        while left := self.machine.next():
+            self.machine.finish(left)
         assert all(t.syscall.state.is_final for t in self.accepted), self.waiting
         self.machine.scheduler.check()
         assert self.machine.scheduler._num_preempting == 0

@@ -10,8 +10,7 @@ import pytest
 from aios_core.queueing.policy import Rank, WaitingCall
 from aios_core.queueing.ranked_queue import GuardedPolicy
 from aios_core.scheduler import FIFO, LAS, Fair, Policy, RoundRobin
-from aios_core.scheduler.active_set import Wanted
-from aios_core.scheduler.admission import AdmissionController
+from aios_core.scheduler.admission import HIGHEST, LOWEST, AdmissionController
 from aios_core.scheduler.waiting_calls import Hold, ticket_queue
 from tests.puppet import PuppetCore
 
@@ -141,7 +140,6 @@ def test_a_new_agent_is_let_in_when_its_context_fits() -> None:
     assert machine.next() is fits
     assert machine.next() is None
     machine.finish(fits)
-    machine.exit("a")
     assert machine.next() is does_not
 
 
@@ -171,13 +169,12 @@ def test_a_returning_agent_goes_ahead_of_a_new_one_when_memory_is_short() -> Non
 
     assert machine.next() is again
     machine.finish(other)
-    machine.exit("other")
     machine.finish(again)
     assert machine.next() is new
 
 
 def test_an_idle_agent_loses_its_place_after_a_while() -> None:
-    machine = Machine(FIFO(), cores=[device(100)], admission=AdmissionController(ttl_s=5))
+    machine = Machine(FIFO(), cores=[device(100)], admission=AdmissionController(keep_warm_s=5))
     idle, busy = machine.submit("idle", prompt=40), machine.submit("busy", prompt=30)
     machine.next()
     machine.next()
@@ -197,11 +194,35 @@ def test_the_context_of_an_agent_that_is_gone_makes_room() -> None:
     machine.next()
     machine.next()
     machine.finish(gone)
-    machine.exit("gone")
+    machine.scheduler.forget(machine.agent("gone"))
     new = machine.submit("new", prompt=40)
 
     assert busy.core is not None
     assert machine.next() is new
+
+
+def test_more_is_promised_while_there_is_room_and_less_when_the_core_runs_full() -> None:
+    admission, core = AdmissionController(), device(100)
+
+    def factor() -> float:
+        return admission._active[core].factor
+
+    admission.admit(core, core.load(), 0, 1)
+    factors = [factor()]
+    for pid in range(1, 1_000):
+        admission.admit(core, core.load(), pid, 0)
+        factors.append(factor())
+    assert factors == sorted(factors)
+    assert factors[-1] == HIGHEST
+    assert factors[1] - factors[0] < 0.02, "additive, and small"
+
+    core.kv_tokens = 100
+    admission.admit(core, core.load(), 1, 0)
+    cut = factor()
+    assert cut < HIGHEST
+    for pid in range(1_000):
+        admission.admit(core, core.load(), pid, 0)
+    assert factor() == LOWEST
 
 
 # --- books ----------------------------------------------------------------------------------------
@@ -253,21 +274,18 @@ def test_a_stranger_s_policy_is_a_class_with_a_rank() -> None:
 
 
 def test_asking_whether_a_call_fits_makes_no_agent_inactive() -> None:
-    admission, core = AdmissionController(ttl_s=5), device(100)
+    admission, core = AdmissionController(keep_warm_s=5), device(100)
+    core.runs = {1: None}  # type: ignore[dict-item]
     load = core.load()
-
-    def wants(pid: int, num_tokens: int) -> Wanted:
-        return Wanted(pid, "g", num_tokens)
-
     for pid in (1, 2, 3):
-        admission.admit(core, load, wants(pid, 30))
-        admission.release(core, wants(pid, 30), 30, now=0.0)
-    admission.admit(core, load, wants(1, 30))
+        admission.admit(core, load, pid, 30)
+        admission.release(core, pid, 30, now=0.0)
+    admission.admit(core, load, 1, 30)
     before = {pid: admission.is_active(core, pid) for pid in (1, 2, 3)}
 
-    plan = admission.plan(core, load, wants(2, 60), now=1.0)
-    admission.plan(core, load, wants(9, 60), now=99.0)
-    refused = admission.plan(core, load, wants(3, 99), now=1.0)
+    plan = admission.plan(core, load, 1, 60, now=1.0)
+    admission.plan(core, load, 9, 60, now=99.0)
+    refused = admission.plan(core, load, 3, 99, now=1.0)
 
     assert before == {pid: admission.is_active(core, pid) for pid in (1, 2, 3)}
     assert plan.fits
@@ -282,7 +300,7 @@ def test_asking_whether_a_call_fits_makes_no_agent_inactive() -> None:
 def test_a_running_call_that_is_ranked_again_ends_no_other_agents_warm_status() -> None:
     core = device(100, slots=2)
     machine = Machine(RoundRobin(quantum=8), cores=[core])
-    running, idle = machine.submit("running", prompt=30), machine.submit("idle", prompt=30)
+    running, idle = machine.submit("running", prompt=40), machine.submit("idle", prompt=40)
     machine.next()
     machine.next()
     machine.finish(idle)
