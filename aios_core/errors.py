@@ -332,12 +332,16 @@ class RunawayStopped(LimitReached):
 
 
 class AccessDenied(LimitReached):
-    """The calling agent lacks the privilege for this request."""
+    """The calling agent lacks the privilege for this request. `agent` is its identity."""
 
-    def __init__(self, pid: int, action: str, target: str, reason: str = "") -> None:
+    def __init__(
+        self, pid: int, action: str, target: str, reason: str = "", *, agent: str = ""
+    ) -> None:
         because = f": {reason}" if reason else ""
-        super().__init__(f"agent {pid} may not {action} {target!r}{because}")
+        who = f"agent {agent!r} (pid {pid})" if agent else f"agent {pid}"
+        super().__init__(f"{who} may not {action} {target!r}{because}")
         self.pid = pid
+        self.agent = agent
         self.action = action
         self.target = target
         self.reason = reason

@@ -91,25 +91,40 @@ OF_THE_CONNECTION: Final[Mapping[str, str]] = {
 OF_ROUTING: Final = frozenset(
     {"models", "preset", "route", "fallbacks", "fallback_models", "model_list"}
     | {"default_fallbacks", "context_window_fallbacks", "content_policy_fallbacks"}
-    | {"custom_llm_provider"}
+    | {"custom_llm_provider", "model_group_alias"}
 )
 
+#: Keys below which gateways and servers (LiteLLM, Vercel's gateway, Ollama, TGI, Google) read
+#: options again. What is below other keys, such as a schema or metadata, decides nothing.
+OF_NESTED_OPTIONS: Final = frozenset(
+    {"options", "parameters", "sampling_params", "generation_config", "generationconfig"}
+    | {"litellm_params", "router_settings", "router_settings_override"}
+    | {"provideroptions", "provider_options", "gateway"}
+)
+_DECIDED: Final = frozenset({"model", "messages", "tools", "max_tokens", "n", "priority"})
 
-def require_free_extra(extra: Mapping[str, Any]) -> None:
+
+def require_free_extra(extra: Mapping[str, Any], within: str = "extra") -> None:
     """Raise `InvalidRequest` if `extra` would set again what the kernel decided.
 
-    Servers written in Go ignore the case of keys, so case does not matter here.
+    Servers written in Go ignore the case of keys, so case does not matter here. `within` is the
+    name of the mapping in messages. Nested sampling settings, such as a temperature, pass: no
+    decision depends on them.
     """
-    for key in extra:
+    is_nested = within != "extra"
+    for key, value in extra.items():
         name = str(key).strip().casefold()
-        if (argument := ARGUMENT_OF.get(name)) is not None:
+        argument = ARGUMENT_OF.get(name)
+        if argument is not None and (argument in _DECIDED or not is_nested):
             raise InvalidRequest(
-                f"extra: {key!r} is decided by the kernel; use the argument {argument!r} instead"
+                f"{within}: {key!r} is decided by the kernel; use the argument {argument!r} instead"
             )
         if (reason := OF_THE_CONNECTION.get(name)) is not None:
-            raise InvalidRequest(f"extra: {key!r} cannot be set by a call: {reason}")
+            raise InvalidRequest(f"{within}: {key!r} cannot be set by a call: {reason}")
         if name in OF_ROUTING:
             raise InvalidRequest(
-                f"extra: {key!r} can let another model answer than the one that was allowed; use "
-                "the argument 'model', and 'fallbacks' in the kernel's configuration"
+                f"{within}: {key!r} can let another model answer than the one that was allowed; "
+                "use the argument 'model', and 'fallbacks' in the kernel's configuration"
             )
+        if name in OF_NESTED_OPTIONS and isinstance(value, Mapping):
+            require_free_extra(value, f"{within}.{key}")

@@ -44,6 +44,38 @@ def test_a_frameworks_options_for_a_gateways_choice_of_model_are_not_taken_for_a
         build_llm_request("hi", extra=options.extra)
 
 
+@pytest.mark.parametrize(
+    ("extra", "place"),
+    [
+        ({"options": {"num_predict": 9}}, "extra.options: 'num_predict'.*argument 'max_tokens'"),
+        ({"parameters": {"max_new_tokens": 9}}, "extra.parameters: 'max_new_tokens'"),
+        ({"litellm_params": {"model": "another"}}, "extra.litellm_params: 'model'"),
+        ({"router_settings_override": {"fallbacks": []}}, "router_settings_override: 'fallbacks'"),
+        ({"providerOptions": {"gateway": {"models": []}}}, "providerOptions.gateway: 'models'"),
+    ],
+    ids=str,
+)
+def test_what_the_kernel_decides_may_not_be_set_further_inside_either(
+    extra: dict[str, Any], place: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=place):
+        build_llm_request("hi", extra=extra)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"options": {"num_ctx": 8_192, "temperature": 0}},
+        {"metadata": {"model": "mine", "tools": "none"}},
+        {"guided_json": {"properties": {"model": {"type": "string"}}}},
+        {"provider": {"order": ["one"]}, "chat_template_kwargs": {"tools": False}},
+    ],
+    ids=str,
+)
+def test_settings_further_inside_that_decide_nothing_pass(extra: dict[str, Any]) -> None:
+    assert build_llm_request("hi", extra=extra).extra == extra
+
+
 def test_the_host_of_a_model_is_a_gateways_to_choose() -> None:
     extra = {"provider": {"order": ["one", "two"], "sort": "price"}, "transforms": ["middle-out"]}
 

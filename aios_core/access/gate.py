@@ -160,7 +160,9 @@ class Gate:
         """Record the decision, and raise `AccessDenied` if it is a denial."""
         if decision.effect is Effect.DENY:
             self.note(process, access, "denied", decision.why)
-            raise AccessDenied(process.pid, part.action, str(part.resource), decision.why)
+            raise AccessDenied(
+                process.pid, part.action, str(part.resource), decision.why, agent=process.identity
+            )
         if access.resource.kind != MODEL or self._audits_models:
             self.note(process, access, "allowed", decision.why)
 
@@ -198,7 +200,8 @@ class Gate:
     def _refuse(self, process: AgentProcess, access: Access, answer: ApprovalAnswer) -> NoReturn:
         reason = answer.reason or (f"{answer.by} refused" if answer.by else "the answer was no")
         self.note(process, access, "refused", reason)
-        raise ApprovalRefused(process.pid, access.action, str(access.resource), reason)
+        who = process.identity
+        raise ApprovalRefused(process.pid, access.action, str(access.resource), reason, agent=who)
 
     def _request(
         self, process: AgentProcess, access: Access, decision: Decision

@@ -204,7 +204,11 @@ class AccessManager:
         if lacking := request.rights - held:
             rights = ", ".join(sorted(lacking))
             raise AccessDenied(
-                process.pid, request.kind, str(what), f"it has no right to {rights} itself"
+                process.pid,
+                request.kind,
+                str(what),
+                f"it has no right to {rights} itself",
+                agent=process.identity,
             )
         return min(
             privileges.resolution(process, Access(request.kind, right, what)).until

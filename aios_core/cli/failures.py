@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -55,10 +55,24 @@ def is_setup_failure(exc: object) -> bool:
 
 def report(error: KernelError, *, place: str = "") -> int:
     """Print an error in one line, with the line of the script if there is one. Returns 1."""
-    text = " ".join(visible(line).strip() for line in str(error).splitlines() if line.strip())
     next_step = " (next: aios doctor)" if is_setup_failure(error) else ""
-    print(f"aios: {f'{place}: ' if place else ''}{text}{next_step}", file=sys.stderr)
+    _print(f"{f'{place}: ' if place else ''}{_in_one_line(error)}{next_step}")
     return 1
+
+
+def report_all(errors: Sequence[KernelError]) -> int:
+    """Print errors in one line each, the next step with the last one. Returns 1."""
+    for error in errors[:-1]:
+        _print(_in_one_line(error))
+    return report(errors[-1])
+
+
+def _in_one_line(error: KernelError) -> str:
+    return " ".join(visible(line).strip() for line in str(error).splitlines() if line.strip())
+
+
+def _print(line: str) -> None:
+    print(f"aios: {line}", file=sys.stderr)
 
 
 def place_of(traceback: TracebackType | None, file: str) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import textwrap
 from typing import Any
 
 from aios_core.redaction import visible
@@ -21,3 +24,10 @@ def visible_line(text: str) -> str:
 def visible_lines(text: str) -> str:
     """Return the lines of a text, with nothing in them that a terminal would obey."""
     return "\n".join(visible(line.expandtabs()) for line in text.split("\n"))
+
+
+def print_wrapped(text: str) -> None:
+    """Print a sentence, wrapped between words on a terminal; as one line elsewhere."""
+    if sys.stdout.isatty():
+        text = textwrap.fill(text, shutil.get_terminal_size().columns, break_on_hyphens=False)
+    print(text)

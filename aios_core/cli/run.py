@@ -12,19 +12,19 @@ import argparse
 import os
 import runpy
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import get_args
 
-from aios_core.cli.failures import is_debugging, place_of, report, setup_failure
+from aios_core.cli.failures import is_debugging, place_of, report, report_all, setup_failure
 from aios_core.cli.interruption import end_soon
 from aios_core.cli.options import add_config
 from aios_core.cli.run_notebook import is_notebook, run_notebook
 from aios_core.config import KernelConfig
 from aios_core.config_sources import find_config_file
-from aios_core.errors import InvalidRequest
+from aios_core.errors import ConfigError, InvalidRequest
 from aios_core.extensions import POLICIES
 from aios_core.kernel.default import set_default_kernel
 from aios_core.kernel.trace import require_trace_path
@@ -77,7 +77,9 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             "or a module with -m"
         )
     with _environment(_settings(options)), _as_main(words, is_module=options.module is not None):
-        config = KernelConfig.load()  # a mistake is better known before the script starts
+        config, mistakes = _load_config()  # better known before the script starts
+        if mistakes:
+            return report_all(mistakes)
         if config.trace is not None:
             require_trace_path(config.trace)
         install(mode=options.mode)
@@ -90,6 +92,18 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             uninstall()
             show_notices(False)
             _close_kernel(is_hurried=sys.exc_info()[0] is not None)
+
+
+def _load_config() -> tuple[KernelConfig, Sequence[ConfigError]]:
+    """Return the configuration, and its mistakes if it has some."""
+    try:
+        return KernelConfig.load(), ()
+    except ConfigError as first:
+        if is_debugging():
+            raise
+        config, mistakes = KernelConfig.load_leniently()
+        others = [exc for exc in mistakes if str(exc) != str(first)]
+        return config, (first, *others)
 
 
 def _is_no_program(path: Path) -> bool:

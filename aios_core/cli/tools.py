@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from aios_core.cli.options import add_config, add_json
-from aios_core.cli.printing import print_json, visible_line, visible_lines
+from aios_core.cli.printing import print_json, print_wrapped, visible_line, visible_lines
 from aios_core.cli.progress import progress
 from aios_core.config import KernelConfig, ToolsConfig
 from aios_core.distribution import install_from_checkout
@@ -101,7 +101,7 @@ def _list(options: argparse.Namespace) -> int:
         print_json([_facts(registered) for registered in registered_tools])
     elif registered_tools:
         _print_table([(o.tool.id, o.source, describe_tool(o.tool, tier)) for o in registered_tools])
-        print(_usual(config))
+        print_wrapped(_usual(config))
     else:
         print(
             f"no tools; the package aios-plugins has some: {install_from_checkout('aios-plugins')}"

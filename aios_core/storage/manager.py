@@ -22,7 +22,6 @@ from aios_core.config import StorageConfig
 from aios_core.errors import (
     Conflict,
     InvalidRequest,
-    KernelClosed,
     NoSuchObject,
     StateError,
 )
@@ -199,21 +198,20 @@ class StorageManager:
 
     async def _content(self, owner: str, request: FileRead) -> FileContent:
         state, table, _ = await self._tables.open()
-        for attempt in (1, 2):
+
+        async def read() -> FileContent:
             version, content = await state.database.aread(
                 lambda c: table.read(c, owner, request.path, request.version)
             )
-            try:
-                data = content.data
-                if data is None:
-                    data = await self._background.run_on_thread(
-                        partial(table.contents.data, content)
-                    )
-                return FileContent(data, version.version, version.labels)
-            except StateError:
-                if attempt == 2:  # the first time, the version may have been removed meanwhile
-                    raise
-        raise KernelClosed("unreachable")
+            data = content.data
+            if data is None:
+                data = await self._background.run_on_thread(partial(table.contents.data, content))
+            return FileContent(data, version.version, version.labels)
+
+        try:
+            return await read()
+        except StateError:  # the version may have been removed meanwhile
+            return await read()
 
     async def _stat(self, process: AgentProcess, request: FileStat) -> Any:
         owner = owner_of(process, request)

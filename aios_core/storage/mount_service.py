@@ -73,7 +73,9 @@ class MountService:
     async def _change(self, process: AgentProcess, request: Any, database: Database) -> FileVersion:
         mounts, path = self._mounts, request.path
         if not mounts.is_writable(path):
-            raise AccessDenied(process.pid, request.kind, path, "the mount is read-only")
+            raise AccessDenied(
+                process.pid, request.kind, path, "the mount is read-only", agent=process.identity
+            )
         labels = frozenset(process.labels)
         work: Callable[[], StoredFile | None]
         if isinstance(request, FileAppend):

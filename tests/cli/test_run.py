@@ -181,6 +181,20 @@ def test_a_mistake_in_the_configuration_is_one_line_before_the_script_starts(
     assert captured.err.count("\n") == 1
 
 
+def test_all_mistakes_in_the_configuration_are_shown_at_once(
+    script: Script, capsys: Capture
+) -> None:
+    script("scheduler.quantum = 'many'\nscheduler.max_attempts = 0\n[unknown]\n", "aios.toml")
+
+    assert main(["run", script("print('started')")]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("aios: ") for line in lines)
+    for named in ("scheduler.quantum", "scheduler.max_attempts", "unknown"):
+        assert any(named in line for line in lines)
+    assert [line.endswith("(next: aios doctor)") for line in lines] == [False, False, True]
+
+
 def test_with_aios_debug_the_error_comes_with_its_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

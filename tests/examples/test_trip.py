@@ -22,7 +22,7 @@ SHOWN = (
     "booked 1 at a time",
     "room 1204",
     "room 1205",
-    "agent 2 may not memory.read",
+    "agent 'lodging/desk' (pid 2) may not memory.read",
     "pay(airport train, 17)",
     "United Airlines, $412?",
     "back to version 1: the trip is on 20270301",

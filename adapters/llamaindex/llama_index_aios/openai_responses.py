@@ -44,10 +44,10 @@ def patch_substitute(module: ModuleType, patches: Patches) -> None:
     methods = {
         "__init__": _without_key(owner.__init__),
         "metadata": windowed(owner.metadata),
-        "_chat": _chat,
-        "_stream_chat": _stream_chat,
-        "_achat": _achat,
-        "_astream_chat": _astream_chat,
+        "_chat": module.llm_retry_decorator(_chat),
+        "_stream_chat": module.llm_retry_decorator(_stream_chat),
+        "_achat": module.llm_retry_decorator(_achat),
+        "_astream_chat": module.llm_retry_decorator(_astream_chat),
         "structured_predict": _structured_predict,
         "astructured_predict": _astructured_predict,
     }

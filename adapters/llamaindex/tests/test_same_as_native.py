@@ -251,6 +251,20 @@ async def test_a_refusal_is_caught_by_its_native_name_and_the_kernels(
         assert isinstance(caught.value, ours)
 
 
+@pytest.mark.parametrize("kind", [OpenAI, OpenAIResponses])
+def test_a_call_is_tried_again_as_often_as_its_constructor_allows(
+    kind: type[OpenAI],
+    substituted: Callable[[StubServer], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
+    with StubServer([Refuse(500, "oh"), Answer("well")], models=[MODEL]) as behind:
+        substituted(behind)
+        llm = kind(model=MODEL, api_base=behind.base_url, api_key="k", max_retries=2)
+
+        assert llm.chat(CHAT).message.content == "well"
+
+
 EMBEDDING: list[Callable[[OpenAIEmbedding], Any]] = [
     lambda model: model.aget_text_embedding("hi"),
     lambda model: model.aget_query_embedding("hi"),
