@@ -46,7 +46,8 @@ class SchedulerConfig:
     options: Mapping[str, Any] = field(default_factory=dict)  # fields of that policy
     quantum: Annotated[int, AtLeastOne] | None = None  # tokens; None: the policy's own
     max_wait_s: Annotated[float, Positive] | None = None  # None: the policy's own
-    keep_warm_s: float = 5.0  # an agent between two calls keeps its place on a core that long
+    # An agent between two calls keeps its place on a core that long; None: as measured.
+    keep_warm_s: Annotated[float, Range(0)] | None = None
     max_waiting: Annotated[int, AtLeastOne] = 10_000
     max_waiting_per_agent: Annotated[int, AtLeastOne] = 1_000
     max_attempts: Annotated[int, AtLeastOne] = 4

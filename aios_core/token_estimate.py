@@ -19,6 +19,7 @@ from aios_core.messages import Delta, Message
 from aios_core.syscalls import LLMGenerate
 
 BYTES_PER_TOKEN: Final = 4.0  # of prose and code, before a model has shown its own ratio
+_FEW_BYTES_PER_TOKEN: Final = 3.0  # where an estimate must rather be too high
 _MOST_BYTES_PER_TOKEN: Final = 24  # on the average of a whole text
 _RATIOS: Final = (1.5, 8.0)  # what a model's own ratio can be
 _WIDE: Final = 0x2E80  # from here on most characters are whole words or syllables
@@ -65,6 +66,11 @@ class TokenRatio:
             return BYTES_PER_TOKEN
         least, most = _RATIOS
         return min(max(self._num_bytes / self._num_tokens, least), most)
+
+    @property
+    def cautious_bytes_per_token(self) -> float:
+        """The ratio; as long as it is unknown, one that most texts exceed."""
+        return self.bytes_per_token if self._num_tokens > 0 else _FEW_BYTES_PER_TOKEN
 
     def learn(self, num_bytes: int, num_tokens: int) -> None:
         """Learn that a text of that many bytes had that many tokens."""

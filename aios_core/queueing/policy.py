@@ -31,6 +31,10 @@ class Share(Protocol):
     """The service that an agent or a group has received."""
 
     @property
+    def seq(self) -> int:
+        """Position in the order in which agents, or groups, made their first calls."""
+
+    @property
     def service(self) -> float:
         """Weighted tokens since it was spawned: prompt tokens + 2 x generated tokens."""
 
@@ -57,6 +61,14 @@ class WaitingCall(Protocol):
     @property
     def prompt_tokens(self) -> int:
         """Tokens of the prompt, counted or estimated; 0 for a tool call."""
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens of the agent's context with this prompt; 0 for a tool call.
+
+        Exact for what the agent's last call had, estimated for what is new. The value is fixed
+        while the call waits.
+        """
 
     @property
     def expected_answer_tokens(self) -> int:
@@ -108,6 +120,14 @@ class Policy(ABC):
     def rank(self, call: WaitingCall) -> Rank:
         """Return the rank of a call; the smallest runs first. It may only grow while it waits."""
 
+    def admission_rank(self, call: WaitingCall) -> Rank:
+        """Rank an agent by its waiting call, when not all contexts fit a core's memory.
+
+        The agent of the smallest rank becomes active first: its context gets memory, and its next
+        calls start at once. The rank may only grow while the call waits.
+        """
+        return self.rank(call)
+
     def interrupts(self, waiting: WaitingCall, running: WaitingCall) -> bool:  # noqa: ARG002
         """Return whether a waiting call may interrupt a running one before its quantum ends."""
         return False
@@ -130,6 +150,9 @@ class FIFO(Policy):
 
     def rank(self, call: WaitingCall) -> Rank:
         return (call.seq,)
+
+    def admission_rank(self, call: WaitingCall) -> Rank:
+        return (call.agent.seq, call.seq)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +177,9 @@ class Priority(Policy):
     def rank(self, call: WaitingCall) -> Rank:
         return (call.queued_at + call.priority * self.aging_s, call.seq)
 
+    def admission_rank(self, call: WaitingCall) -> Rank:
+        return (call.priority, call.context_tokens, call.seq)
+
 
 @dataclass(frozen=True, slots=True)
 class Fair(Policy):
@@ -168,6 +194,9 @@ class Fair(Policy):
 
     def rank(self, call: WaitingCall) -> Rank:
         return (call.group.virtual_time, call.agent.virtual_time, call.seq)
+
+    def admission_rank(self, call: WaitingCall) -> Rank:
+        return (call.group.virtual_time, call.context_tokens, call.seq)
 
     def interrupts(self, waiting: WaitingCall, running: WaitingCall) -> bool:
         return waiting.group.virtual_time < running.group.virtual_time
@@ -186,7 +215,13 @@ class LAS(Policy):
     level_tokens: float = 512.0
 
     def rank(self, call: WaitingCall) -> Rank:
-        return (int(log2(1 + call.agent.service / self.level_tokens)), call.seq)
+        return (self._level(call), call.seq)
+
+    def admission_rank(self, call: WaitingCall) -> Rank:
+        return (self._level(call), call.agent.seq, call.seq)
+
+    def _level(self, call: WaitingCall) -> int:
+        return int(log2(1 + call.agent.service / self.level_tokens))
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +242,9 @@ class Auto(Policy):
 
     def rank(self, call: WaitingCall) -> Rank:
         return self.fifo.rank(call)
+
+    def admission_rank(self, call: WaitingCall) -> Rank:
+        return (call.priority, call.group.virtual_time, call.context_tokens, call.seq)
 
     def select(self, load: QueueLoad) -> Policy:
         if load.num_groups > 1:
@@ -259,6 +297,7 @@ class FlowShare:
     floor: float = 0.0  # virtual time of the member that was served last
     credit: float = 0.0
     num_members: int = 0  # of a group: its live agents that made calls
+    seq: int = 0  # position in the order of first calls
 
     def enter(self, floor: float) -> None:
         """Count one more call. `floor` is the virtual time of this flow's busy siblings."""

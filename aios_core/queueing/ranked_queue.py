@@ -77,6 +77,15 @@ class GuardedPolicy:
             self.unranked[id(call)] = (call, self._failed("rank", exc))
             return LAST
 
+    def admission_rank(self, call: WaitingCall) -> Rank:
+        """Rank the agent of a waiting call. One that cannot be ranked is treated as by `rank`."""
+        try:
+            return _checked(self.policy.admission_rank(call))
+        except RAISED as exc:
+            pass_on(exc)
+            self.unranked[id(call)] = (call, self._failed("admission_rank", exc))
+            return LAST
+
     def rank_running(self, call: WaitingCall) -> Rank:
         """Rank a running call. One that cannot be ranked goes first: it is not interrupted."""
         return self._asked("rank", lambda: _checked(self.policy.rank(call)), FIRST)

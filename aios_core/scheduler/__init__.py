@@ -2,7 +2,13 @@
 
     scheduler       decide: the next call, its core, who is preempted (pure)
     waiting_calls   the calls without a slot, by the cores that can serve them
-    admission       which agents' contexts fit a core's KV memory
+    selection       which waiting call of a route goes to which of its cores (pure)
+    admission       which agents' contexts fit a core's KV memory (pure)
+    context_sizes   how much memory a context needs (pure)
+    context_books   feed both with what happens to calls
+    memory_share    how much of a core's memory active agents may have; `prefill_rate` measures
+                    for how long an idle one may keep it, `tool_gaps` how long it is away
+    admission_waits the bound on how long a call waits for memory
     dispatcher      act: accept, prepare, start, cancel and drain calls
     reports         handle what cores report, and answer calls
     call            one call with everything that it holds

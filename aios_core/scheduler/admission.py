@@ -1,59 +1,151 @@
 """Decide which agents are active on a core, so that their contexts fit its KV memory.
 
-This is the first of two levels of scheduling (the medium-term scheduler of operating
-systems). An agent with its context on a core stays active for `keep_warm_s` between two
-calls, such as while it waits for a tool, and its next call goes before those of new
-agents, because its context is warm. A new agent is admitted once the active ones leave
-enough memory for its context.
+This is the first of two levels of scheduling (the medium-term scheduler of operating systems). An
+active agent keeps its context on a core between two calls, such as while it waits for a tool, and
+its next call starts at once, because its context is warm. The calls of other agents wait until
+the active ones leave enough memory. So agents do not evict one another's contexts (thrashing),
+and a prompt is computed once instead of at each call.
 
-On a core with KV images, idle contexts do not count: they can be moved to the host and
-back at small cost. On other cores they are useful only where they are, so they count.
-Contexts grow with every call. When they outgrow the memory, the agent that was admitted
-last is evicted until there is memory again. So the other agents finish, instead of all
-agents evicting one another (thrashing).
+An agent stays active until it exits, or has been idle for longer than its context is worth its
+memory (`prefill_rate`), or must make room: contexts grow, and if they outgrow the memory, the idle
+agent with the least progress leaves. One that works never leaves. An agent that left is like a
+new one: its next call waits for room.
 
-Few answers need their full token limit, so more can be promised than the memory holds.
-The factor is learned from the core's own load: it grows a little with every call while
-the memory has space to spare, and is cut when the memory is full (additive increase,
-multiplicative decrease, as in congestion control).
+On a core with KV images, idle contexts do not count: they can be moved to the host and back at
+small cost. How much of the memory active agents may have is learned (`memory_share`).
+
+Decisions (`plan`) are pure, and change nothing until they are applied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from aios_core.core import Core, CoreLoad
+from aios_core.errors import KernelBug
+from aios_core.scheduler.context_sizes import ContextSize, SharedPrefix
+from aios_core.scheduler.memory_share import MemoryShare, SwappedShare
+from aios_core.scheduler.prefill_rate import PrefillRate
 
-FULL = 0.98  # share of KV memory in use above which the factor is cut
-ROOMY = 0.85  # ... below which the factor is raised
-PRESSED = 0.5  # share of KV memory promised above which warm contexts go first
-STEP = 0.005  # added to the factor
-CUT = 0.95  # multiplies the factor
-LOWEST, HIGHEST = 0.7, 1.5  # bounds of the factor
+_GROWTH_WEIGHT: Final = 0.05  # of a new measurement of how much contexts grow from call to call
 
 
 @dataclass(slots=True)
-class _ActiveAgent:
+class ActiveAgent:
     """The KV memory that one agent holds, or will hold, on one core."""
 
-    num_tokens: int = 0
-    num_calls: int = 0  # running or suspended
-    left_at: float = 0.0  # when the last of them ended
+    seq: int  # position in the order of admission
+    progress: int = 0  # answers that the agent has had
+    prefix: SharedPrefix | None = None  # which its tokens do not include
+    idle_tokens: int = 0  # that stay between two calls
+    call_tokens: int = 0  # of its calls, running or suspended
+    num_calls: int = 0
+    leaves_at: float = 0.0  # while it is idle: from when on others may have its memory
+
+    @property
+    def num_tokens(self) -> int:
+        return max(self.idle_tokens, self.call_tokens)
+
+    @property
+    def is_idle(self) -> bool:
+        return self.num_calls == 0
 
 
 @dataclass(slots=True)
-class _ActiveSet:
-    """The active agents of one core, in the order in which they were admitted."""
+class ActiveSet:
+    """The active agents of one core.
 
-    contexts: dict[int, _ActiveAgent] = field(default_factory=dict)
+    Invariant: `num_tokens` is the sum over the agents, and over the prefixes that they share.
+    """
+
+    share: MemoryShare = field(default_factory=MemoryShare)
+    num_prefilling: int = 0  # calls that wait for their first token
+    rate: PrefillRate = field(default_factory=PrefillRate)
+    agents: dict[int, ActiveAgent] = field(default_factory=dict)
     num_tokens: int = 0
-    factor: float = 1.0
+    growth: float = 0.0  # tokens by which a context grows from call to call
+    _num_with_prefix: dict[SharedPrefix, int] = field(default_factory=dict)
+    _num_admitted: int = 0
+
+    def tokens_for(self, pid: int, size: ContextSize) -> int:
+        """Return the tokens that one more call of an agent adds."""
+        agent = self.agents.get(pid)
+        if agent is None:
+            is_shared = size.prefix is None or size.prefix in self._num_with_prefix
+            return size.num_own if is_shared else size.num_tokens
+        grown = agent.call_tokens + self._own_tokens(agent, size)
+        return max(agent.idle_tokens, grown) - agent.num_tokens
+
+    def begin(self, pid: int, size: ContextSize, progress: int) -> bool:
+        """Count a call. Returns whether its agent was active already."""
+        agent = self.agents.get(pid)
+        is_warm = agent is not None
+        if agent is None:
+            agent = self.agents[pid] = ActiveAgent(self._num_admitted, progress, size.prefix)
+            self._num_admitted += 1
+            self._count_prefix(size.prefix, 1)
+        before = agent.num_tokens
+        agent.call_tokens += self._own_tokens(agent, size)
+        agent.num_calls += 1
+        self.num_tokens += agent.num_tokens - before
+        return is_warm
+
+    def grow(self, pid: int, num_tokens: int) -> None:
+        """Count tokens of an answer that is longer than expected."""
+        if (agent := self.agents.get(pid)) is not None and agent.num_calls:
+            before = agent.num_tokens
+            agent.call_tokens += num_tokens
+            self.num_tokens += agent.num_tokens - before
+
+    def end(self, pid: int, size: ContextSize, stays: int, leaves_at: float) -> None:
+        """Count the end of a call; `stays` tokens of the agent's context are kept while idle."""
+        if (agent := self.agents.get(pid)) is None:
+            return
+        before = agent.num_tokens
+        agent.num_calls = max(0, agent.num_calls - 1)
+        left = agent.call_tokens - self._own_tokens(agent, size)
+        agent.call_tokens = max(0, left) if agent.num_calls else 0
+        shared = agent.prefix.num_tokens if agent.prefix else 0
+        agent.idle_tokens = max(0, stays - shared)
+        agent.leaves_at = leaves_at
+        agent.progress += 1
+        self.num_tokens += agent.num_tokens - before
 
     def drop(self, pid: int) -> None:
-        context = self.contexts.pop(pid, None)
-        if context is not None:
-            self.num_tokens -= context.num_tokens
+        """Stop counting an agent."""
+        if (agent := self.agents.pop(pid, None)) is not None:
+            self.num_tokens -= agent.num_tokens
+            self._count_prefix(agent.prefix, -1)
+
+    def idle(self) -> Iterator[tuple[int, ActiveAgent]]:
+        """Iterate over the agents without a call, and their pids."""
+        return ((pid, agent) for pid, agent in self.agents.items() if agent.is_idle)
+
+    def learn_growth(self, num_tokens: int) -> None:
+        """Record by how much a context has grown from one answer to the next."""
+        self.growth += _GROWTH_WEIGHT * (max(0, num_tokens) - self.growth)
+
+    def sum(self) -> int:
+        """Return what `num_tokens` must be. For tests and debugging."""
+        shared = sum(prefix.num_tokens for prefix in self._num_with_prefix)
+        return shared + sum(agent.num_tokens for agent in self.agents.values())
+
+    @staticmethod
+    def _own_tokens(agent: ActiveAgent, size: ContextSize) -> int:
+        return size.num_own if agent.prefix == size.prefix else size.num_tokens
+
+    def _count_prefix(self, prefix: SharedPrefix | None, change: int) -> None:
+        if prefix is None:
+            return
+        before = self._num_with_prefix.get(prefix, 0)
+        if before == 0:
+            self.num_tokens += prefix.num_tokens
+        self._num_with_prefix[prefix] = before + change
+        if before + change == 0:
+            del self._num_with_prefix[prefix]
+            self.num_tokens -= prefix.num_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,114 +156,152 @@ class AdmissionPlan:
     evicted: tuple[int, ...] = ()  # pids of the agents that are no longer active then
 
 
+FITS: Final = AdmissionPlan(fits=True)
+
+
+def plan(
+    active: ActiveSet,
+    pid: int,
+    size: ContextSize,
+    *,
+    capacity: int,
+    now: float,
+    is_overdue: bool = False,
+) -> AdmissionPlan:
+    """Decide whether a call may go to a core, and which idle agents leave for it.
+
+    For a call of an active agent, idle agents with less progress leave; if that is not enough, its
+    own agent leaves if idle, since its place serves others better. For another call, agents leave
+    that were idle for long; if the call is overdue, all idle ones may. A core without other active
+    agents accepts any call: only the core itself can decide about one larger than its memory.
+    """
+    agent = active.agents.get(pid)
+    limit = active.share.limit(capacity, is_active=agent is not None)
+    excess = active.num_tokens + active.tokens_for(pid, size) - limit
+    if excess <= 0:
+        return FITS
+    evicted = []
+    for other in _order_of_eviction(active, pid, now, is_overdue=is_overdue):
+        excess -= active.agents[other].num_tokens
+        evicted.append(other)
+        if excess <= 0:
+            return AdmissionPlan(fits=True, evicted=tuple(evicted))
+    gone = {pid, *evicted}
+    if not any(it.num_tokens for other, it in active.agents.items() if other not in gone):
+        return AdmissionPlan(fits=True, evicted=tuple(evicted))  # it is alone
+    leaves = agent is not None and agent.is_idle
+    return AdmissionPlan(fits=False, evicted=(pid,) if leaves else ())
+
+
+def _order_of_eviction(
+    active: ActiveSet, pid: int, now: float, *, is_overdue: bool
+) -> Iterator[int]:
+    """Yield the idle agents that may leave for a call, in the order in which they leave.
+
+    Agents leave for an active one only if they have less progress, or as much and a later
+    admission. That is a strict order, so two agents never evict each other in turn.
+    """
+    agent = active.agents.get(pid)
+    idle = [(other, it) for other, it in active.idle() if other != pid and it.num_tokens]
+    long_idle = [(it.leaves_at, other) for other, it in idle if it.leaves_at <= now]
+    yield from (other for _, other in sorted(long_idle))
+    if agent is None and not is_overdue:
+        return
+    rest = [(it.progress, -it.seq, other) for other, it in idle if it.leaves_at > now]
+    rest.sort()
+    mine = None if agent is None else (agent.progress, -agent.seq, pid)
+    yield from (entry[2] for entry in rest if mine is None or entry < mine)
+
+
 class AdmissionController:
     """The active agents of every core, and the decision whether one more fits.
 
-    `is_active`, `is_pressed` and `plan` change nothing.
-
-    Invariant: `num_tokens` of each core is the sum over its contexts.
+    Args:
+        keep_warm_s: how long an idle agent stays active; None: as long as computing its context
+            again would cost more than its memory is worth.
     """
 
-    def __init__(self, keep_warm_s: float = 5.0) -> None:
+    def __init__(self, keep_warm_s: float | None = None) -> None:
         self.keep_warm_s = keep_warm_s
-        self._active: dict[Core, _ActiveSet] = {}
-        self.has_any = False  # an agent was active; never true if no core reports its memory
+        self._active: dict[Core, ActiveSet] = {}
 
     def is_active(self, core: Core, pid: int) -> bool:
         """Return whether the agent's context is, or is about to be, on the core."""
         active = self._active.get(core)
-        return active is not None and pid in active.contexts
+        return active is not None and pid in active.agents
 
-    def is_pressed(self, core: Core, load: CoreLoad) -> bool:
-        """Return whether the active contexts need more than `PRESSED` of the core's memory."""
+    def of(self, core: Core) -> ActiveSet:
+        """Return the active agents of a core."""
         active = self._active.get(core)
-        if active is None or load.kv_capacity is None:
-            return False
-        return active.num_tokens > PRESSED * load.kv_capacity
+        if active is None:
+            has_images = core.capabilities.kv_snapshots
+            active = ActiveSet(SwappedShare() if has_images else MemoryShare())
+            self._active[core] = active
+        return active
 
     def plan(
-        self, core: Core, load: CoreLoad, pid: int, num_tokens: int, now: float
+        self,
+        core: Core,
+        load: CoreLoad,
+        pid: int,
+        size: ContextSize,
+        now: float,
+        *,
+        is_overdue: bool = False,
     ) -> AdmissionPlan:
-        """Decide whether a call of `num_tokens` (prompt and answer) may go to the core.
-
-        To make space, idle agents may be evicted: those past `keep_warm_s`, and those
-        admitted after this one. If the call still does not fit, its own agent is evicted,
-        if idle. An idle core accepts any call, since only the core itself can decide about
-        a call that is larger than its memory.
-        """
+        """Decide whether a call may go to the core. Changes nothing."""
         if load.kv_capacity is None:
-            return AdmissionPlan(fits=True)
-        active = self._active.get(core) or _ActiveSet()
-        excess = active.num_tokens - load.kv_capacity * active.factor
-        context = active.contexts.get(pid)
-        # An active agent's context is counted already; only its growth needs space.
-        excess += num_tokens if context is None else max(0, num_tokens - context.num_tokens)
-        evicted = []
-        if excess > 0:
-            for other in self._evictable(active, pid, now):
-                excess -= active.contexts[other].num_tokens
-                evicted.append(other)
-                if excess <= 0:
-                    break
-        # An agent with a running call holds its context anyway: waiting would free nothing.
-        if excess <= 0 or load.num_running == 0 or (context is not None and context.num_calls):
-            return AdmissionPlan(fits=True, evicted=tuple(evicted))
-        return AdmissionPlan(fits=False, evicted=(pid,) if context is not None else ())
+            return FITS
+        active = self.of(core)
+        return plan(active, pid, size, capacity=load.kv_capacity, now=now, is_overdue=is_overdue)
 
     def apply(self, core: Core, plan: AdmissionPlan) -> None:
         """Evict the agents of a plan."""
         for pid in plan.evicted:
             self._active[core].drop(pid)
 
-    def admit(self, core: Core, load: CoreLoad, pid: int, num_tokens: int) -> None:
-        """Count a call that starts on the core for the first time, and adapt the factor."""
-        if load.kv_capacity is None:
-            return
-        self.has_any = True
-        active = self._active.setdefault(core, _ActiveSet())
-        context = active.contexts.setdefault(pid, _ActiveAgent())
-        active.num_tokens += max(0, num_tokens - context.num_tokens)
-        context.num_tokens = max(context.num_tokens, num_tokens)
-        context.num_calls += 1
-        used = load.kv_tokens / load.kv_capacity
-        if used > FULL:
-            active.factor = max(LOWEST, active.factor * CUT)
-        elif used < ROOMY:
-            active.factor = min(HIGHEST, active.factor + STEP)
+    def admit(self, core: Core, pid: int, size: ContextSize, progress: int = 0) -> bool:
+        """Count a call that starts on the core. Returns whether its agent was active already."""
+        return self.of(core).begin(pid, size, progress)
 
-    def release(self, core: Core, pid: int, num_tokens: int, now: float) -> None:
-        """Count the end of a call; its context of `num_tokens` stays warm for a while."""
-        active = self._active.get(core)
-        if active is None or (context := active.contexts.get(pid)) is None:
-            return
-        context.num_calls -= 1
-        context.left_at = now
-        if context.num_calls == 0:
-            stays = 0 if core.capabilities.kv_snapshots else num_tokens
-            active.num_tokens += stays - context.num_tokens
-            context.num_tokens = stays
+    def release(
+        self,
+        core: Core,
+        load: CoreLoad,
+        pid: int,
+        size: ContextSize,
+        *,
+        num_tokens: int,
+        now: float,
+        leaves: bool = False,
+    ) -> None:
+        """Count the end of a call; its context of `num_tokens` stays warm for a while.
+
+        With `leaves`, others may have the agent's memory at once, since it is away for long.
+        """
+        active = self.of(core)
+        stays = 0 if core.capabilities.kv_snapshots else num_tokens + round(active.growth)
+        active.end(pid, size, stays, now + (0.0 if leaves else self.time_to_live(core, load)))
+
+    def time_to_live(self, core: Core, load: CoreLoad) -> float:
+        """Return for how many seconds an idle agent stays active on a core."""
+        if self.keep_warm_s is not None:
+            return self.keep_warm_s
+        return self.of(core).rate.time_to_live(load)
 
     def forget(self, pid: int) -> None:
         """Drop the contexts of an agent that exited."""
         for active in self._active.values():
             active.drop(pid)
 
-    def _evictable(self, active: _ActiveSet, pid: int, now: float) -> Iterator[int]:
-        """Yield idle agents in order of eviction: those idle for long, then later ones.
+    def next_departure(self, core: Core, now: float) -> float | None:
+        """Return when the next idle agent may leave a core; None if none is idle."""
+        if (active := self._active.get(core)) is None:
+            return None
+        return min((it.leaves_at for _, it in active.idle() if it.leaves_at > now), default=None)
 
-        Evicting only agents that were admitted later makes the order of admission a strict
-        order, so two agents can never evict each other in turn.
-        """
-        long_idle = {
-            other
-            for other, context in active.contexts.items()
-            if other != pid and context.num_calls == 0 and now - context.left_at >= self.keep_warm_s
-        }
-        yield from long_idle
-        if pid not in active.contexts:
-            return
-        for other, context in reversed(active.contexts.items()):  # the last admitted goes first
-            if other == pid:
-                return
-            if context.num_calls == 0 and other not in long_idle:
-                yield other
+    def check(self) -> None:
+        """Raise `KernelBug` unless the sums are right. For tests and debugging."""
+        for core, active in self._active.items():
+            if active.num_tokens != active.sum():
+                raise KernelBug(f"{core.name}: {active.num_tokens} tokens, not {active.sum()}")

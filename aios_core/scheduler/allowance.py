@@ -391,12 +391,15 @@ class Estimates:
             self._num_runs += 1
             self.run_s += (seconds - self.run_s) / min(self._num_runs, _LATEST_RUNS)
 
-    def answer_tokens(self, pid: int, model: str) -> int:
-        """Estimate the tokens of an agent's next answer."""
+    def answer_tokens(self, pid: int, model: str, *, at_most_unknown: int | None = None) -> int:
+        """Estimate the tokens of an agent's next answer.
+
+        While nothing is learned, the estimate is the default, or `at_most_unknown` if that is less.
+        """
         for sizes in (self._agents.get(pid), self._models.get(model)):
             if sizes is not None and (size := sizes.percentile_90()) is not None:
                 return max(_LEAST, size)
-        return self._default
+        return self._default if at_most_unknown is None else min(self._default, at_most_unknown)
 
     def ratio(self, model: str) -> TokenRatio:
         """Return the bytes a token of a model; one estimate for all agents."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from aios_core.clock import Clock
+from aios_core.clock import Clock, Timer
 from aios_core.errors import BudgetExceeded, DeadlineExceeded, KernelError
 from aios_core.scheduler.call import Call
 from aios_core.scheduler.recovery import CoreSupervisor
@@ -57,3 +57,21 @@ class Deadlines:
         if call.ticket is not None and not self._supervisor.has_core(call):
             doing += f", waiting for core {call.route[0].name!r}, which is down"
         self._cancel(call.syscall.id, DeadlineExceeded(timeout_s, doing))
+
+
+class WakeTimer:
+    """A single timer, set to the earliest of several times."""
+
+    def __init__(self, clock: Clock, wake: Callable[[], object]) -> None:
+        self._clock = clock
+        self._wake = wake
+        self._timer: Timer | None = None
+
+    def set(self, *times: float | None) -> None:
+        """Wake at the earliest of these times; never, if there is none."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        known = [at for at in times if at is not None]
+        if known:
+            self._timer = self._clock.call_at(min(known), self._wake)

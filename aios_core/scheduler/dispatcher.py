@@ -19,7 +19,7 @@ from itertools import count
 from typing import Any
 
 from aios_core.budget import Price
-from aios_core.clock import Clock, Timer
+from aios_core.clock import Clock
 from aios_core.core import (
     Core,
     CoreDown,
@@ -37,7 +37,7 @@ from aios_core.process import AgentProcess, ProcessState
 from aios_core.scheduler.allowance import Estimates
 from aios_core.scheduler.call import Answer, Call, PriceList, preempt, release
 from aios_core.scheduler.call_events import CallEvents
-from aios_core.scheduler.deadlines import Deadlines
+from aios_core.scheduler.deadlines import Deadlines, WakeTimer
 from aios_core.scheduler.dispatch_state import DispatchState
 from aios_core.scheduler.holds import Freezer
 from aios_core.scheduler.outages import Outages, Steps
@@ -86,7 +86,7 @@ class Dispatcher:
         self._supervisor = CoreSupervisor(cores, clock, events, sink=self.sink, on_up=self.dispatch)
         self._deadlines = Deadlines(clock, self._supervisor, self.cancel)
         self._is_closing = self._is_dispatch_due = False
-        self._wake_timer: Timer | None = None
+        self._wake_timer = WakeTimer(clock, self.dispatch)
         self._tasks: set[asyncio.Future[Any]] = set()
         self._estimates = Estimates(self.limits.expected_answer_tokens)
         self._overload = OverloadGuard(self.limits, self._estimates)
@@ -256,8 +256,7 @@ class Dispatcher:
     async def close(self) -> None:
         """Cancel all remaining calls and stop. The cores must not report after this."""
         await self.drain(0)
-        if self._wake_timer:
-            self._wake_timer.cancel()
+        self._wake_timer.set()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -343,6 +342,7 @@ class Dispatcher:
             max_tokens=call.prepared.max_tokens if call.prepared else prepared.max_tokens,
             now=self._clock.now(),
             expect_answer=partial(self._estimates.answer_tokens, call.process.pid, call.model),
+            ratio=None if prepared.is_exact else self._estimates.ratio(call.model),
         )
         if call.process.state is ProcessState.FROZEN:
             self.scheduler.hold(call.ticket, Hold.FROZEN)
@@ -479,15 +479,12 @@ class Dispatcher:
     # --- timers and tasks --------------------------------------------------------------------
 
     def _wake_when_available(self) -> None:
-        """Set a timer for the first paused core to accept calls again."""
-        soonest = self._outages.next_available_in_s()
-        if self._wake_timer:
-            self._wake_timer.cancel()
-            self._wake_timer = None
+        """Set a timer for when a paused core accepts calls again, or memory becomes free."""
+        soonest, now = self._outages.next_available_in_s(), self._clock.now()
         if soonest is not None and soonest > self.limits.max_retry_s:
             self._outages.refuse_paused(self.limits.max_retry_s)
-        if soonest is not None:
-            self._wake_timer = self._clock.call_at(self._clock.now() + soonest, self.dispatch)
+        available_at = None if soonest is None else now + soonest
+        self._wake_timer.set(available_at, self.scheduler.reconsider_at(now))
 
     def _watch(self, task: asyncio.Future[Any]) -> None:
         self._tasks.add(task)

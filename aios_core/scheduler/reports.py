@@ -202,7 +202,7 @@ class Endings:
             syscall.move_to(outcome, now)
         else:
             cost = service_of(completion.usage) if completion else None
-            self._scheduler.finish(call.ticket, outcome, now, cost=cost)
+            self._scheduler.finish(call.ticket, outcome, now, cost=cost, answer=completion)
         call.record_outcome(outcome)
         if outcome is not SyscallState.CANCELLED:
             self._estimates.learn_run(syscall.running_s)

@@ -11,12 +11,13 @@ context fits (`admission`); until then, calls of active agents may overtake it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
-from aios_core.core import Core, CoreLoad, load_of
+from aios_core.core import Core, load_of
 from aios_core.errors import KernelBug, SchedulingPolicyError
+from aios_core.messages import Completion
 from aios_core.process import AgentProcess
 from aios_core.queueing.policy import (
     OUTPUT_COST,
@@ -25,11 +26,13 @@ from aios_core.queueing.policy import (
     Policy,
     QueueLoad,
     Rank,
-    WaitingCall,
 )
 from aios_core.queueing.ranked_queue import GuardedPolicy, RankedQueue
-from aios_core.scheduler.admission import AdmissionController, AdmissionPlan
+from aios_core.scheduler.admission import FITS, AdmissionController, AdmissionPlan
+from aios_core.scheduler.context_books import ContextBooks
+from aios_core.scheduler.context_sizes import ExpectAnswer
 from aios_core.scheduler.protocols import Pool
+from aios_core.scheduler.selection import CallSelector, Choice
 from aios_core.scheduler.waiting_calls import (
     Hold,
     RequeuedView,
@@ -39,9 +42,9 @@ from aios_core.scheduler.waiting_calls import (
     WaitingCalls,
 )
 from aios_core.syscalls import Syscall, SyscallState
+from aios_core.token_estimate import TokenRatio
 
 RECONSIDER_S = 0.1  # shortest time between two choices of an adaptive policy
-MAX_ADMISSION_WAIT_S = 60.0  # without it, small contexts overtake a big one forever
 UNDISTURBED = 8  # tokens that a call generates before it may be interrupted
 WAITING = (SyscallState.READY, SyscallState.SUSPENDED)
 
@@ -67,14 +70,17 @@ class Scheduler:
         self.unranked = self._configured.unranked  # empty: `take_unranked` has nothing to return
         self._policy = self._configured  # or the policy that it selected for the current load
         self.admission = admission or AdmissionController()
-        self._waiting = WaitingCalls(self._policy, self.admission)
+        self.books = ContextBooks(self.admission)
+        self._counts_memory = False  # a core reports its memory; without one, no books are kept
+        self._waiting = WaitingCalls(self._policy, self._configured, self._is_active)
+        self._selector = CallSelector(self._waiting, self.books)
         self._running: dict[int, Ticket] = {}
         self._agents: dict[int, FlowShare] = {}
         self._groups: dict[str, FlowShare] = {}
         # Virtual time of the group that was served last. A group that was idle starts here:
         # otherwise it could use up all the service that it missed at once.
         self._floor = 0.0
-        self._seqs = count()
+        self._seqs, self._flows = count(), count()
         self._num_preempting = 0
         self._adapted_at = float("-inf")
 
@@ -111,11 +117,12 @@ class Scheduler:
         """Return the fair shares of an agent and of its group."""
         group = self._groups.get(process.group.name)
         if group is None:
-            group = FlowShare(process.group.name, process.group.weight)
+            seq = len(self._groups)
+            group = FlowShare(process.group.name, process.group.weight, seq=seq)
             self._groups[process.group.name] = group
         agent = self._agents.get(process.pid)
         if agent is None:
-            agent = FlowShare(process.name, process.weight)
+            agent = FlowShare(process.name, process.weight, seq=next(self._flows))
             self._agents[process.pid] = agent
             group.num_members += 1
         return agent, group
@@ -124,7 +131,8 @@ class Scheduler:
         """Drop the state of an agent that exited and has no calls left."""
         if self._agents.pop(process.pid, None) is not None:
             self._groups[process.group.name].num_members -= 1
-        self.admission.forget(process.pid)
+        if self._counts_memory:
+            self.books.exited(process.pid)
 
     # --- from submit to finish ---------------------------------------------------------------
 
@@ -137,15 +145,20 @@ class Scheduler:
         prompt_tokens: int,
         max_tokens: int,
         now: float,
-        expect_answer: Callable[[], int] | None = None,
+        expect_answer: ExpectAnswer | None = None,
+        ratio: TokenRatio | None = None,
     ) -> Ticket:
         """Add a new call at the tail of its route's queue.
 
-        `expect_answer` estimates the tokens of the answer; None: `max_tokens`.
+        `expect_answer` estimates the tokens of the answer; None: `max_tokens`. `ratio` is the one
+        that `prompt_tokens` was estimated with; None: it was counted.
         """
         agent, group = self.share_of(process)
         ticket = Ticket(syscall, agent, group, route, prompt_tokens, max_tokens, expect_answer)
         ticket.seq, ticket.queued_at = next(self._seqs), now
+        ticket.ratio, ticket.context_tokens = ratio, prompt_tokens
+        if self._counts_memory:
+            self.books.submitted(ticket, now)
         group.enter(self._floor)
         agent.enter(group.floor)
         self._begin_to_wait(ticket, now)
@@ -154,30 +167,42 @@ class Scheduler:
     def pick_next(self, pool: Pool, now: float) -> Assignment | None:
         """Assign a free slot to the best waiting call; None if there is no slot or no call."""
         self._adapt(now)
-        found: list[tuple[Ticket, Core]] = []
+        found: list[tuple[Ticket, Core, AdmissionPlan]] = []
         for route, queue in self._waiting.queues.items():
-            if not queue or (core := pool.pick(route)) is None:
+            if not queue or not (cores := _free_cores(route, pool)):
                 continue
-            if queue.returning:
-                self._evict_unfitting(queue, core, now)
-            ticket = self._select(queue, core, now)
-            if ticket is not None:
-                found.append((ticket, core))
+            if not self._needs_memory(cores):
+                if (first := self._waiting.first(queue.arriving, now)) is not None:
+                    found.append((first, cores[0], FITS))
+                continue
+            choice = self._choose(queue, cores, now)
+            if choice.ticket is not None and choice.core is not None:
+                found.append((choice.ticket, choice.core, choice.plan))
         if not found:
             return None
-        ticket, core = (
+        ticket, core, plan = (
             found[0]
             if len(found) == 1  # the usual case needs no rank, the costliest part of a decision
-            else min(found, key=lambda one: self._urgency(one[0], now))
+            else min(found, key=lambda one: self._waiting.urgency(one[0], now))
         )
-        core = self._nearest(ticket, core, pool)
         pool.used(core)
-        self._start(ticket, core, now)
+        self._start(ticket, core, plan, now)
         return Assignment(ticket, core)
+
+    def reconsider_at(self, now: float) -> float | None:
+        """Return when time alone may let a waiting call start; None: never."""
+        if not self._counts_memory:
+            return None
+        times = (
+            self._selector.reconsider_at(queue, now) for queue in self._waiting.queues.values()
+        )
+        return min((at for at in times if at is not None), default=None)
 
     def progressed(self, ticket: Ticket, num_tokens: int, now: float) -> bool:
         """Charge generated tokens. Returns whether the call should now be preempted."""
         self._charge(ticket, OUTPUT_COST * num_tokens)
+        if self._counts_memory:
+            self.books.progressed(ticket, num_tokens, now)
         quantum = self._policy.quantum
         if quantum is None or ticket.core is None:
             return False
@@ -219,20 +244,30 @@ class Scheduler:
     def retry(self, ticket: Ticket, route: Route, now: float) -> None:
         """Move a call that is retried from its slot to its former position in the queue."""
         self._leave_core(ticket)
-        self._release_active(ticket, now)
+        if self._counts_memory:
+            self.books.ended(ticket, now)
         ticket.syscall.move_to(SyscallState.READY, now)
         ticket.route = route
         self._waiting.join(ticket)
 
     def finish(
-        self, ticket: Ticket, outcome: SyscallState, now: float, cost: float | None = None
+        self,
+        ticket: Ticket,
+        outcome: SyscallState,
+        now: float,
+        cost: float | None = None,
+        answer: Completion | None = None,
     ) -> None:
-        """Remove an answered call, waiting or running. `cost` is its true service, if known."""
+        """Remove an answered call, waiting or running.
+
+        `cost` is its true service, if known, and `answer` what its core generated.
+        """
         if ticket.syscall.id in self._running:
             self._leave_core(ticket)
         else:
             self._waiting.leave(ticket)
-        self._release_active(ticket, now)
+        if self._counts_memory:
+            self.books.ended(ticket, now, answer)
         if cost is not None and cost != ticket.charged:
             self._charge(ticket, cost - ticket.charged)
         ticket.agent.leave()
@@ -242,7 +277,8 @@ class Scheduler:
     def withdraw(self, ticket: Ticket, now: float) -> None:
         """Remove the ticket of a waiting call that is prepared again for other cores."""
         self._waiting.leave(ticket)
-        self._release_active(ticket, now)
+        if self._counts_memory:
+            self.books.ended(ticket, now)
         ticket.agent.leave()
         ticket.group.leave()
 
@@ -262,11 +298,11 @@ class Scheduler:
 
     def first_of(self, queue: RankedQueue[Ticket], now: float) -> Ticket | None:
         """Return the most urgent call of a queue without removing it."""
-        return self._first_by_urgency(queue, now)
+        return self._waiting.first(queue, now)
 
     def urgency(self, ticket: Ticket, now: float) -> Rank:
         """Return the rank of a call among those of all routes, smallest first."""
-        return self._urgency(ticket, now)
+        return self._waiting.urgency(ticket, now)
 
     def take_unranked(self) -> list[tuple[Ticket, SchedulingPolicyError]]:
         """Return the waiting calls that the policy failed to rank, and forget them."""
@@ -290,7 +326,35 @@ class Scheduler:
         ticket.queued_at = ticket.syscall.queued_at = now
         self._waiting.join(ticket)
 
-    def _start(self, ticket: Ticket, core: Core, now: float) -> None:
+    def _is_active(self, ticket: Ticket) -> bool:
+        return self._counts_memory and self.books.is_active(ticket)
+
+    def _needs_memory(self, cores: Route) -> bool:
+        """Return whether one of the cores reports its memory, or has ever done so."""
+        if not self._counts_memory:
+            self._counts_memory = any(load_of(core).kv_capacity is not None for core in cores)
+        return self._counts_memory
+
+    def _choose(self, queue: RouteQueue, cores: Route, now: float) -> Choice:
+        """Choose a call of a route; agents that no longer fit wait as new ones."""
+        while True:
+            choice = self._selector.choose(queue, cores, now)
+            for each in choice.evictions:
+                if each.core is not None:
+                    self.admission.apply(each.core, each.plan)
+                if not self.books.is_active(each.ticket):
+                    queue.demote(each.ticket)
+            if choice.blocked is not None:
+                choice.blocked.waited_for_memory = True
+            if choice.blocked is not None and not queue.is_short:
+                self._waiting.set_short(queue, is_short=True)
+            elif choice.ticket is not None or not choice.evictions:
+                return choice
+
+    def _start(self, ticket: Ticket, core: Core, plan: AdmissionPlan, now: float) -> None:
+        queue = self._waiting.queues[ticket.route]
+        if queue.is_short and ticket in queue.arriving:
+            queue.waits.admitted(now - ticket.queued_at)
         self._waiting.leave(ticket)
         self._floor = max(self._floor, ticket.group.virtual_time)
         ticket.group.floor = max(ticket.group.floor, ticket.agent.virtual_time)
@@ -300,16 +364,8 @@ class Scheduler:
         ticket.core = core
         ticket.quantum_used = 0
         self._running[ticket.syscall.id] = ticket
-        if ticket.active_on is not core:
-            self._release_active(ticket, now)
-            load = load_of(core)
-            if load.kv_capacity is not None:
-                ticket.active_on = core
-                context = _context_of(ticket)
-                self.admission.apply(
-                    core, self.admission.plan(core, load, ticket.syscall.pid, context, now)
-                )
-                self.admission.admit(core, load, ticket.syscall.pid, context)
+        if self._counts_memory:
+            self.books.started(ticket, core, plan, now)
 
     def _leave_core(self, ticket: Ticket) -> None:
         del self._running[ticket.syscall.id]
@@ -318,13 +374,6 @@ class Scheduler:
             ticket.is_preempting = False
             self._num_preempting -= 1
 
-    def _release_active(self, ticket: Ticket, now: float) -> None:
-        """Stop counting a call on the core where its context is, or was."""
-        if ticket.active_on is not None:
-            context = ticket.prompt_tokens + ticket.syscall.num_tokens
-            self.admission.release(ticket.active_on, ticket.syscall.pid, context, now)
-            ticket.active_on = None
-
     def _charge(self, ticket: Ticket, cost: float) -> None:
         if not cost:
             return
@@ -332,101 +381,26 @@ class Scheduler:
         ticket.agent.charge(cost)
         ticket.group.charge(cost)
 
-    def _select(self, queue: RouteQueue, core: Core, now: float) -> Ticket | None:
-        """Choose the most urgent call of a route that fits the core. Changes nothing."""
-        if not queue.returning:
-            first = self._first_by_urgency(queue.arriving, now)
-            return first if first and self._fits(first, core, now) else None
-        returning = self._first_by_urgency(queue.returning, now)
-        if returning and self._loses_its_place(returning, core, now):
-            # Its context was evicted, so it counts as new; look for the best that is still warm.
-            in_order = sorted(queue.returning, key=lambda ticket: self._urgency(ticket, now))
-            stay = (t for t in in_order if not self._loses_its_place(t, core, now))
-            returning = next(stay, None)
-        arriving = self._first_by_urgency(queue.arriving, now)
-        if arriving and now - arriving.queued_at > MAX_ADMISSION_WAIT_S:
-            # The slot stays empty rather than going to a smaller call, so that memory drains.
-            return arriving if self._fits(arriving, core, now) else None
-        # If the more urgent one does not fit, the other may still use the slot.
-        if arriving is None or returning is None:
-            first, second = arriving or returning, None
-        elif self._warm_goes_first(returning, arriving, core, now):
-            first, second = returning, arriving
-        else:
-            first, second = arriving, returning
-        return next((t for t in (first, second) if t and self._fits(t, core, now)), None)
-
-    def _loses_its_place(self, ticket: Ticket, core: Core, now: float) -> bool:
-        """Return whether an active agent's call no longer fits any core with its context."""
-        elsewhere = (other for other in ticket.route if other is not core)
-        return not self._fits(ticket, core, now) and not any(
-            self.admission.is_active(other, ticket.syscall.pid) for other in elsewhere
-        )
-
-    def _evict_unfitting(self, queue: RouteQueue, core: Core, now: float) -> None:
-        """Evict the agents of returning calls that do not fit; these calls then count as new."""
-        while ticket := self._first_by_urgency(queue.returning, now):
-            plan = self._plan(ticket, core, load_of(core), now)
-            if plan.fits:
-                return
-            self.admission.apply(core, plan)
-            if self._waiting.is_active(ticket):  # on another core
-                return
-            queue.returning.remove(ticket)
-            queue.arriving.push(ticket)
-
-    def _warm_goes_first(self, warm: Ticket, new: Ticket, core: Core, now: float) -> bool:
-        """Return whether an active agent's call goes before a new agent's call."""
-        if self._policy.warm_first and not self._is_overdue(new, now):
-            return self.admission.is_pressed(core, load_of(core)) or (
-                self._policy.rank(warm) < self._policy.rank(new)
-            )
-        return self._urgency(warm, now) < self._urgency(new, now)
-
-    def _nearest(self, ticket: Ticket, core: Core, pool: Pool) -> Core:
-        """Return a core with the agent's context, if it has a free slot; else `core`."""
-        if len(ticket.route) == 1 or self.admission.is_active(core, ticket.syscall.pid):
-            return core
-        warm = (c for c in ticket.route if self.admission.is_active(c, ticket.syscall.pid))
-        return next((c for c in warm if pool.pick((c,))), core)
-
-    def _first_by_urgency(self, queue: RankedQueue[Ticket], now: float) -> Ticket | None:
-        if self._policy.max_wait_s is not None:
-            oldest = queue.oldest()
-            if oldest is not None and self._is_overdue(oldest, now):
-                return oldest
-        return queue.best()
-
-    def _fits(self, ticket: Ticket, core: Core, now: float) -> bool:
-        load = load_of(core)
-        if load.kv_capacity is None:  # the core does not report its memory
-            return True
-        return self._plan(ticket, core, load, now).fits
-
-    def _plan(self, ticket: Ticket, core: Core, load: CoreLoad, now: float) -> AdmissionPlan:
-        pid, context = ticket.syscall.pid, _context_of(ticket)
-        return self.admission.plan(core, load, pid, context, now)
-
-    def _urgency(self, call: WaitingCall, now: float) -> Rank:
-        """Rank a call over all routes: overdue calls first, oldest first, then by the policy."""
-        if self._is_overdue(call, now):
-            return (0, call.seq)
-        return (1, *self._policy.rank(call))
-
-    def _is_overdue(self, call: WaitingCall, now: float) -> bool:
-        bound = self._policy.max_wait_s
-        return bound is not None and now - call.queued_at > bound
-
     def _is_outranked(self, running: Ticket, core: Core, now: float) -> bool:
         """Return whether a waiting call that could take the slot ranks before the running one."""
-        queues = [queue for route, queue in self._waiting.queues.items() if queue and core in route]
+        queues = self._queues_for(core)
         # Each call that is already asked to yield will serve one of these waiting calls.
         if sum(map(len, queues)) <= self._num_preempting:
             return False
-        fronts = [t for queue in queues if (t := self._select(queue, core, now))]
+        if self._is_pressed(core, queues):
+            return False
+        fronts = [t for queue in queues if (t := self._selector.choose(queue, (core,), now).ticket)]
         at_tail = self._policy.takes_turns
         mine = self._policy.rank_running(RequeuedView(running, now) if at_tail else running)
-        return any(self._urgency(ticket, now) < (1, *mine) for ticket in fronts)
+        return any(self._waiting.urgency(ticket, now) < (1, *mine) for ticket in fronts)
+
+    def _queues_for(self, core: Core) -> list[RouteQueue]:
+        return [queue for route, queue in self._waiting.queues.items() if queue and core in route]
+
+    @staticmethod
+    def _is_pressed(core: Core, queues: Iterable[RouteQueue]) -> bool:
+        """Return whether preempting would lose a context, since others wait for its memory."""
+        return not core.capabilities.kv_snapshots and any(queue.is_short for queue in queues)
 
     def _victim_for(self, queue: RouteQueue, now: float) -> Ticket | None:
         """Choose the worst-ranked running call that the best call of a route may interrupt."""
@@ -447,7 +421,8 @@ class Scheduler:
             and running.core in waiting.route
             and running.core.capabilities.preemptible
             and self._policy.interrupts(waiting, running)
-            and self._fits(waiting, running.core, now)
+            and not self._is_pressed(running.core, self._queues_for(running.core))
+            and self._selector.fits(waiting, running.core, now)
         )
 
     def _adapt(self, now: float) -> None:
@@ -485,8 +460,14 @@ class Scheduler:
             raise KernelBug(f"groups count {self._groups}, but {len(waiting)} calls wait")
         if self._num_preempting != sum(t.is_preempting for t in self._running.values()):
             raise KernelBug(f"{self._num_preempting} calls are counted as preempting")
+        self.admission.check()
 
 
-def _context_of(ticket: Ticket) -> int:
-    """Return the KV memory that a call needs at most, in tokens."""
-    return ticket.prompt_tokens + ticket.max_tokens
+def _free_cores(route: Route, pool: Pool) -> Route:
+    """Return the cores of a route with a free slot, the least loaded first."""
+    if (first := pool.pick(route)) is None:
+        return ()
+    if len(route) == 1:
+        return (first,)
+    others = (core for core in route if core is not first and pool.pick((core,)) is not None)
+    return (first, *others)

@@ -13,10 +13,12 @@ from operator import attrgetter
 from weakref import WeakSet
 
 from aios_core.core import Core
-from aios_core.queueing.policy import FlowShare
+from aios_core.queueing.policy import FlowShare, Rank, WaitingCall
 from aios_core.queueing.ranked_queue import GuardedPolicy, RankedQueue
-from aios_core.scheduler.admission import AdmissionController
+from aios_core.scheduler.admission_waits import AdmissionWaits
+from aios_core.scheduler.context_sizes import ExpectAnswer, PromptEstimate
 from aios_core.syscalls import LLMGenerate, Syscall
+from aios_core.token_estimate import TokenRatio
 
 Route = tuple[Core, ...]  # the cores that can serve a call
 
@@ -46,13 +48,16 @@ class Ticket:
     route: Route
     prompt_tokens: int
     max_tokens: int
-    expect_answer: Callable[[], int] | None = None  # estimates the answer's tokens
+    expect_answer: ExpectAnswer | None = None  # estimates the answer's tokens
+    ratio: TokenRatio | None = None  # that `prompt_tokens` was estimated with; None: counted
+    prompt: PromptEstimate | None = None  # made when its core's memory matters
+    context_tokens: int = 0  # of the prompt, by what was known when the call was submitted
     seq: int = -1
     queued_at: float = 0.0
     quantum_used: int = 0
     charged: float = 0.0  # service already charged for this call
     core: Core | None = None  # where it runs
-    active_on: Core | None = None  # where its context counts as active
+    waited_for_memory: bool = False
     holds: set[Hold] = field(default_factory=set)  # it may run only while this is empty
     is_preempting: bool = False  # asked to give up its slot, which it still has
     _expected: int | None = None
@@ -66,7 +71,7 @@ class Ticket:
         return self.syscall.deadline_at
 
     @property
-    def model(self) -> str | None:
+    def model(self) -> str:
         return served_model(self.syscall.request, self.route)
 
     @property
@@ -104,6 +109,10 @@ class RequeuedView:
         return self.ticket.prompt_tokens
 
     @property
+    def context_tokens(self) -> int:
+        return self.ticket.context_tokens
+
+    @property
     def expected_answer_tokens(self) -> int:
         return self.ticket.expected_answer_tokens
 
@@ -131,10 +140,16 @@ def ticket_queue(policy: GuardedPolicy) -> RankedQueue[Ticket]:
 
 @dataclass(slots=True, eq=False)
 class RouteQueue:
-    """The waiting calls of one route: those of active agents, and those of new ones."""
+    """The waiting calls of one route: those of active agents, and those of new ones.
+
+    While memory `is_short`, the calls of new agents are in the order in which the policy lets
+    agents become active (`Policy.admission_rank`), else in the order of calls (`Policy.rank`).
+    """
 
     returning: RankedQueue[Ticket]
     arriving: RankedQueue[Ticket]
+    waits: AdmissionWaits = field(default_factory=AdmissionWaits)
+    is_short: bool = False
 
     def __len__(self) -> int:
         return len(self.returning) + len(self.arriving)
@@ -151,10 +166,11 @@ class RouteQueue:
         if not self.arriving.remove(ticket):
             self.returning.remove(ticket)
 
-    def reorder(self, policy: GuardedPolicy) -> None:
-        """Order both queues by another policy."""
-        self.returning.reorder(policy.rank)
-        self.arriving.reorder(policy.rank)
+    def demote(self, ticket: Ticket) -> None:
+        """Move the call of an agent that is no longer active to those of new agents."""
+        if self.returning.remove(ticket):
+            ticket.waited_for_memory = True
+            self.arriving.push(ticket)
 
 
 class WaitingCalls:
@@ -164,14 +180,18 @@ class WaitingCalls:
 
     Args:
         ranking: the order of the calls of a route.
-        admission: decides which agents are active on a core.
+        entry: the order in which agents become active while memory is short.
+        is_active: whether the context of a call's agent is on a core of its route.
     """
 
-    def __init__(self, ranking: GuardedPolicy, admission: AdmissionController) -> None:
+    def __init__(
+        self, ranking: GuardedPolicy, entry: GuardedPolicy, is_active: Callable[[Ticket], bool]
+    ) -> None:
         self.queues: dict[Route, RouteQueue] = {}
         self.num_waiting = 0
+        self.is_active = is_active
         self._ranking = ranking
-        self._admission = admission
+        self._entry = entry
         self._held: dict[int, Ticket] = {}
         self._held_queues: WeakSet[RankedQueue[Ticket]] = WeakSet()  # callers own them
 
@@ -191,9 +211,28 @@ class WaitingCalls:
         """Number of calls that only need a slot to run."""
         return self.num_waiting - len(self._held)
 
-    def is_active(self, ticket: Ticket) -> bool:
-        """Return whether the agent's context is on a core that can serve the call."""
-        return any(self._admission.is_active(core, ticket.syscall.pid) for core in ticket.route)
+    # --- the order of calls -------------------------------------------------------------------
+
+    def first(self, queue: RankedQueue[Ticket], now: float) -> Ticket | None:
+        """Return the most urgent call of a queue, which stays there."""
+        if self._ranking.max_wait_s is not None:
+            oldest = queue.oldest()
+            if oldest is not None and self.is_overdue(oldest, now):
+                return oldest
+        return queue.best()
+
+    def urgency(self, call: WaitingCall, now: float) -> Rank:
+        """Rank a call over all routes: overdue calls first, oldest first, then by the policy."""
+        if self.is_overdue(call, now):
+            return (0, call.seq)
+        return (1, *self._ranking.rank(call))
+
+    def is_overdue(self, call: WaitingCall, now: float) -> bool:
+        """Return whether a call has waited longer than the policy allows."""
+        bound = self._ranking.max_wait_s
+        return bound is not None and now - call.queued_at > bound
+
+    # --- changes ------------------------------------------------------------------------------
 
     def join(self, ticket: Ticket) -> None:
         """Add a call; its route, position and age must be set."""
@@ -202,8 +241,7 @@ class WaitingCalls:
             queue = RouteQueue(ticket_queue(self._ranking), ticket_queue(self._ranking))
             self.queues[ticket.route] = queue
         self._count(ticket, 1)
-        is_active = self._admission.has_any and self.is_active(ticket)
-        (queue.returning if is_active else queue.arriving).push(ticket)
+        (queue.returning if self.is_active(ticket) else queue.arriving).push(ticket)
 
     def leave(self, ticket: Ticket) -> None:
         """Remove a call from its queue or from the held ones."""
@@ -213,8 +251,18 @@ class WaitingCalls:
             return
         queue = self.queues[ticket.route]
         queue.remove(ticket)
+        if queue.is_short and not queue.arriving:
+            self.set_short(queue, is_short=False)
         if not queue and len(self.queues) > MAX_IDLE_QUEUES:
             del self.queues[ticket.route]
+
+    def set_short(self, queue: RouteQueue, *, is_short: bool) -> None:
+        """Note whether calls of a route wait for memory, which orders new agents."""
+        queue.is_short = is_short
+        queue.arriving.reorder(self._rank_of_new(queue))
+
+    def _rank_of_new(self, queue: RouteQueue) -> Callable[[Ticket], Rank]:
+        return self._entry.admission_rank if queue.is_short else self._ranking.rank
 
     def hold(self, ticket: Ticket, reason: Hold) -> None:
         """Keep a call out of its queue while there is any reason to hold it."""
@@ -253,7 +301,8 @@ class WaitingCalls:
         """Order the calls by another policy."""
         self._ranking = ranking
         for queue in self.queues.values():
-            queue.reorder(ranking)
+            queue.returning.reorder(ranking.rank)
+            queue.arriving.reorder(self._rank_of_new(queue))
         for held in self._held_queues:
             held.reorder(ranking.rank)
 

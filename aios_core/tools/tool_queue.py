@@ -48,6 +48,7 @@ class ToolTicket:
     charged_ms: float = 0.0
     since: float = 0.0  # when it started to run, or to linger
     prompt_tokens: ClassVar[int] = 0  # this and the rest: read by policies, for calls of models
+    context_tokens: ClassVar[int] = 0
     expected_answer_tokens: ClassVar[int] = 0
     deadline_at: ClassVar[float | None] = None
     model: ClassVar[str | None] = None

@@ -305,9 +305,10 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def books_of_the_memory_add_up(self) -> None:
-        for books in self.machine.scheduler.admission._active.values():
-            assert books.num_tokens == sum(c.num_tokens for c in books.contexts.values())
-            assert all(c.num_calls >= 0 for c in books.contexts.values())
+        for active in self.machine.scheduler.admission._active.values():
+            assert active.num_tokens == active.sum()
+            assert all(agent.num_calls >= 0 for agent in active.agents.values())
+            assert active.num_prefilling >= 0
 
     def teardown(self) -> None:
         """Once the pressure stops, every accepted call reaches a final state."""
@@ -316,8 +317,14 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.machine.scheduler.release(ticket, reason)
         for ticket in self.running:
             self.machine.finish(ticket)
-        while left := self.machine.next():
-            self.machine.finish(left)
+        while self.machine.scheduler.num_waiting:
+            if left := self.machine.next():
+                self.machine.finish(left)
+            else:
+                later = self.machine.scheduler.reconsider_at(self.machine.now)
+                assert later is not None, self.waiting
+                assert later > self.machine.now
+                self.machine.now = later
         assert all(t.syscall.state.is_final for t in self.accepted), self.waiting
         self.machine.scheduler.check()
         assert self.machine.scheduler._num_preempting == 0
