@@ -45,6 +45,8 @@ class EventKind(StrEnum):
     CANCELLED = "call.cancelled"
     CORE_UP = "core.up"
     CORE_DOWN = "core.down"
+    CORE_DRAINING = "core.draining"  # it takes no further calls
+    CORE_REMOVED = "core.removed"
     POLICY_CHANGED = "scheduler.policy_changed"
 
 

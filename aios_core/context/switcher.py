@@ -391,5 +391,7 @@ def _as_view(entry: _Entry) -> ImageView:
         num_bytes=image.num_bytes if image else 0,
         last_used=entry.last_used,
         is_suspended=entry.key[0] == "call",
-        may_drop=entry.key[0] == "agent" or entry.core.capabilities.exact_recompute,
+        may_drop=entry.key[0] == "agent"
+        or image is None
+        or entry.core.capabilities.exact_recompute,
     )

@@ -2,7 +2,8 @@
 
 The pool decides by the cores' `models` and `load`, and by the failures reported to
 `mark_down`. It has no timers and starts no probes: the dispatcher reads each `outage`
-and acts at its `probe_at`.
+and acts at its `probe_at`. A core that is draining is in no route. A model that lost its
+last core keeps a place (`AbsentCore`), where its calls wait for another one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from aios_core.core import Core, CoreLoad, ReportSink, load_of
+from aios_core.core import Capabilities, Core, CoreLoad, ReportSink, load_of
+from aios_core.cores.absent import AbsentCore
 from aios_core.errors import (
     BackendError,
     ConfigError,
@@ -24,6 +26,7 @@ from aios_core.untrusted.third_party import describe, detach
 
 FIRST_PROBE_S = 0.5
 MAX_PROBE_S = 30.0
+_UNKNOWN = Capabilities(context_window=128_000)  # of a core that never started
 
 
 @dataclass(slots=True)
@@ -38,8 +41,8 @@ class Outage:
 class CorePool:
     """The cores by name, and the models that they serve.
 
-    Invariants: names are unique; every model named by a core has at least one
-    candidate; every key of `outages` is the name of a core.
+    Invariants: names are unique; every model of a core is routed to a core that takes calls, or
+    to its absent one; the keys of `outages` and `draining` are names of cores.
 
     Args:
         cores: the first model of the first core is the default.
@@ -66,6 +69,8 @@ class CorePool:
         }
         self._default = default_model or next(iter(self._by_model))
         self.outages: dict[str, Outage] = {}  # by name of core; only cores that are down
+        self.draining: set[str] = set()  # names of cores that take no further calls
+        self._absent: dict[str, AbsentCore] = {}  # by model; only models without a core
         self._turn = 0
         self._require_known("cores.default_model", self._default)
         for model, others in self._fallbacks.items():
@@ -80,6 +85,9 @@ class CorePool:
 
     def __iter__(self) -> Iterator[Core]:
         return iter(self._cores.values())
+
+    def __contains__(self, core: object) -> bool:
+        return any(one is core for one in self._cores.values())
 
     def __getitem__(self, name: str) -> Core:
         """Return the core of a name. Raises `NoSuchObject`."""
@@ -100,20 +108,26 @@ class CorePool:
     def route(self, model: str | None = None) -> tuple[Core, ...]:
         """Return the cores that may serve a call: the model's own, or those of its fallbacks.
 
+        A model that lost its last core has an `AbsentCore`, for which its calls wait.
+
         Fallbacks count while all of the model's own cores are down. If all fallbacks are
         down too, these are the model's own cores again: the call waits for them.
         Raises `NoSuchObject` for a model that no core has.
         """
         model = model or self._default
-        if model not in self._by_model:
-            raise NoSuchObject("model", model, self._by_model)
-        own = self._by_model[model]
-        if not self.outages:  # the usual case costs nothing
+        own = self._by_model.get(model, ())
+        if own and not self.outages:  # the usual case costs nothing
             return own
+        if not own and model not in self._absent:
+            raise NoSuchObject("model", model, self._by_model)
         for name in (model, *self._fallbacks.get(model, ())):
-            if up := tuple(core for core in self._by_model[name] if self.is_up(core.name)):
+            if up := tuple(core for core in self._by_model.get(name, ()) if self.is_up(core.name)):
                 return up
-        return own
+        return own or (self._absent[model],)
+
+    def serving(self, model: str) -> tuple[Core, ...]:
+        """Return the cores that take calls of a model, its absent one if there are none."""
+        return self._by_model.get(model) or (self._absent[model],)
 
     def pick(self, candidates: Sequence[Core]) -> Core | None:
         """Choose the least loaded candidate that is up and has a free slot; equals take turns."""
@@ -132,13 +146,19 @@ class CorePool:
         model = model or self._default
         if core in self._by_model.get(model, ()):
             return model
-        fallbacks = (m for m in self._fallbacks.get(model, ()) if core in self._by_model[m])
+        fallbacks = (m for m in self._fallbacks.get(model, ()) if core in self._by_model.get(m, ()))
         return next(fallbacks, core.models[0])
 
     # --- up and down --------------------------------------------------------------------------
 
+    @property
+    def all_up(self) -> bool:
+        """Whether no core is down and every model has one."""
+        return not (self.outages or self._absent)
+
     def is_up(self, name: str) -> bool:
-        return name not in self.outages
+        """Return whether a core of that name serves at present. Draining cores may."""
+        return name in self._cores and name not in self.outages
 
     def outage(self, name: str) -> Outage | None:
         """Return why a core is down and when to start it again; None if it is up."""
@@ -162,9 +182,14 @@ class CorePool:
         """Build the error of a call with no core that is up: reasons, and when to retry."""
         model = model or self._default
         outages = {
-            core.name: out for core in self._by_model[model] if (out := self.outage(core.name))
+            core.name: out
+            for core in self._by_model.get(model, ())
+            if (out := self.outage(core.name))
         }
-        reasons = "; ".join(str(out.error) for out in outages.values()) or "no core is up"
+        absent = self._absent.get(model)
+        reasons = "; ".join(str(out.error) for out in outages.values()) or (
+            absent.reason if absent else "no core is up"
+        )
         probe_at = min((out.probe_at for out in outages.values()), default=now)
         return CoreUnavailable(f"no core serves {model!r}: {reasons}", max(0.0, probe_at - now))
 
@@ -178,7 +203,38 @@ class CorePool:
         """Add a started core. Raises `ConfigError`, as `require_new`."""
         self.require_new(core)
         self._cores[core.name] = core
-        self._by_model = _by_model(self._cores.values())
+        self._route_again(f"core {core.name!r} was added")
+
+    def drain(self, name: str) -> None:
+        """Take a core out of all routes. Raises `NoSuchObject`."""
+        self.draining.add(self[name].name)
+        self._route_again(f"core {name!r} is draining")
+
+    def resume(self, name: str) -> None:
+        """Route calls to a core again that was draining. Raises `NoSuchObject`."""
+        self.draining.discard(self[name].name)
+        self._route_again(f"core {name!r} takes calls again")
+
+    def remove(self, name: str) -> None:
+        """Forget a core. Raises `NoSuchObject`."""
+        del self._cores[self[name].name]
+        self.outages.pop(name, None)
+        self.draining.discard(name)
+        reason = f"core {name!r} was removed"
+        self._route_again(reason)
+        for absent in self._absent.values():
+            if absent.last == name:
+                absent.reason = reason
+
+    def _route_again(self, reason: str) -> None:
+        """Derive the routes; a model that loses its last core gets an absent one."""
+        before = self._by_model
+        self._by_model = _by_model(c for c in self if c.name not in self.draining)
+        for model in before.keys() - self._by_model.keys():
+            last = before[model][-1]
+            self._absent[model] = AbsentCore(model, last.name, _capabilities_of(last), reason)
+        for model in self._by_model.keys() & self._absent.keys():
+            del self._absent[model]
 
     async def start_all(self, sinks: Mapping[str, ReportSink], now: float) -> None:
         """Start all cores concurrently; `sinks` has one sink for each name.
@@ -211,7 +267,10 @@ class CorePool:
     def check(self) -> None:
         """Raise `AssertionError` unless every invariant holds."""
         assert set(self.outages) <= set(self._cores)  # noqa: S101
-        assert self._by_model == _by_model(self._cores.values())  # noqa: S101
+        assert self.draining <= set(self._cores)  # noqa: S101
+        serving = (core for core in self if core.name not in self.draining)
+        assert self._by_model == _by_model(serving)  # noqa: S101
+        assert not self._by_model.keys() & self._absent.keys()  # noqa: S101
 
     def _load_of(self, core: Core) -> CoreLoad | None:
         return None if self.outages and core.name in self.outages else load_of(core)
@@ -265,6 +324,14 @@ def _by_model(cores: Iterable[Core]) -> dict[str, tuple[Core, ...]]:
         for model in core.models:
             serving[model] = (*serving.get(model, ()), core)
     return serving
+
+
+def _capabilities_of(core: Core) -> Capabilities:
+    """Return the capabilities of a core, which may be down."""
+    try:
+        return core.capabilities
+    except KernelError:
+        return _UNKNOWN
 
 
 def _as_kernel_error(core: str, error: BaseException) -> KernelError:

@@ -39,6 +39,8 @@ from aios_core.kernel.arguments import (
     require_a,
     require_methods,
 )
+from aios_core.kernel.core_roster import CoreRoster
+from aios_core.kernel.cores import CoreOperations
 from aios_core.kernel.exit import register_for_exit, unregister
 from aios_core.kernel.lifecycle import Lifecycle
 from aios_core.kernel.loop_portal import LoopPortal
@@ -70,7 +72,7 @@ class _Inside:
     submitter: Submitter
 
 
-class Kernel:
+class Kernel(CoreOperations):
     """An operating system for agents, in this process.
 
     Args:
@@ -376,19 +378,11 @@ class Kernel:
         agent.resumed_calls = tuple(pending)
         return agent
 
-    # --- cores -------------------------------------------------------------------------------
+    # --- cores: see `CoreOperations` ----------------------------------------------------------
 
-    def add_core(self, core: Core) -> None:
-        """Start an additional core, which then takes calls.
-
-        Raises `ConfigError` if its name is taken, and `BackendError` if it does not start.
-        """
-        self._loop.run(self.aadd_core(core))
-
-    async def aadd_core(self, core: Core) -> None:
-        """Add a core without blocking the event loop (async form of `add_core`)."""
-        checked_cores([core])
-        await self._loop.arun(self._inside.parts.add_core(core))
+    @property
+    def _roster(self) -> CoreRoster:
+        return self._inside.parts.roster
 
     def measure_prompt(self, request: LLMGenerate) -> PromptSize:
         """Count the tokens of a prompt. May raise `WouldBlock` on the kernel's own loop."""

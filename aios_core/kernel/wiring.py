@@ -24,8 +24,9 @@ from aios_core.cores.embedding import EmbeddingManager, build_embedder
 from aios_core.cores.external import PROVIDER_SUFFIX
 from aios_core.cores.factory import announce_default_core, build_cores
 from aios_core.cores.pool import CorePool
-from aios_core.errors import ConfigError, KernelError
+from aios_core.errors import KernelError
 from aios_core.events import EventKind, EventStream, KernelEvent
+from aios_core.kernel.core_roster import CoreRoster
 from aios_core.kernel.loop_portal import LoopPortal
 from aios_core.kernel.provenance import LabelledTexts
 from aios_core.kernel.syscall_handler import SyscallHandler
@@ -133,6 +134,9 @@ class Components:
             texts=self.texts,
         )
         self.contexts.on_moving = self.dispatcher.set_moving
+        self.roster = CoreRoster(
+            self.pool, self.dispatcher, self.contexts, events=events, clock=self.clock
+        )
 
     def _tell(self, kind: EventKind, process: AgentProcess, facts: Mapping[str, Any]) -> None:
         """Notify observers of an event of an agent outside of its LLM calls."""
@@ -217,6 +221,7 @@ class Components:
     async def close(self, drain_s: float) -> None:
         """Wait `drain_s` seconds for requests in flight, cancel the rest, and free everything."""
         caller = asyncio.current_task()
+        await self.roster.close()
         try:
             await asyncio.gather(self.dispatcher.drain(drain_s), self.traps.drain(drain_s, caller))
         finally:
@@ -236,18 +241,6 @@ class Components:
             stack.push_async_callback(self.contexts.close)
             stack.push_async_callback(self.dispatcher.close)
             stack.push_async_callback(self.pool.close_all)
-
-    async def add_core(self, core: Core) -> None:
-        """Start one more core and let it serve. Raises `ConfigError` and `BackendError`."""
-        self.pool.require_new(core)
-        await core.start(self.dispatcher.sink(core))
-        try:
-            self.pool.add(core)
-        except ConfigError:  # another of that name was quicker
-            await finish_shielded(core.close())
-            raise
-        facts = {"core": core.name}
-        self._events.emit(KernelEvent(self.clock.now(), EventKind.CORE_UP, facts=facts))
 
     def forget(self, process: AgentProcess, reason: KernelError) -> None:
         """Cancel the requests of an agent that exits, and free everything held for it."""

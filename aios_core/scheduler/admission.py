@@ -289,6 +289,10 @@ class AdmissionController:
             return self.keep_warm_s
         return self.of(core).rate.time_to_live(load)
 
+    def forget_core(self, core: Core) -> None:
+        """Drop the active agents of a core that was removed."""
+        self._active.pop(core, None)
+
     def forget(self, pid: int) -> None:
         """Drop the contexts of an agent that exited."""
         for active in self._active.values():

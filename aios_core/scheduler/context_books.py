@@ -140,6 +140,12 @@ class ContextBooks:
                 self.admission.of(stay.core).learn_growth(num_tokens - before)
         self._release(ticket, stay, num_tokens, tools, now)
 
+    def forget_core(self, core: Core) -> None:
+        """Drop the contexts on a core that is removed."""
+        for call_id in [i for i, stay in self._stays.items() if stay.core is core]:
+            del self._stays[call_id]
+        self.admission.forget_core(core)
+
     def exited(self, pid: int) -> None:
         """Drop the context of an agent that exited."""
         self.admission.forget(pid)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from aios_core.clock import Clock
+from aios_core.core import Core
 from aios_core.errors import KernelBug
 from aios_core.process import AgentProcess, ProcessState
 from aios_core.scheduler.call import Call
@@ -59,6 +60,8 @@ class DispatchState:
     waiters: FreezeWaiters = field(default_factory=FreezeWaiters)
     calls: dict[int, Call] = field(default_factory=dict)
     running: dict[int, Call] = field(default_factory=dict)  # may be answered already
+    fail_unserved: Callable[[Call], object] = lambda _: None  # after a time without a core
+    leaving: set[Core] = field(default_factory=set)  # preempted calls continue on other cores
 
     def _has_place(self, call: Call) -> bool:
         """Return whether an unanswered call is being prepared, waits in a queue, or runs."""

@@ -37,6 +37,7 @@ from aios_core.process import AgentProcess, ProcessState
 from aios_core.scheduler.allowance import Estimates
 from aios_core.scheduler.call import Answer, Call, PriceList, preempt, release
 from aios_core.scheduler.call_events import CallEvents
+from aios_core.scheduler.core_changes import CoreChanges
 from aios_core.scheduler.deadlines import Deadlines, WakeTimer
 from aios_core.scheduler.dispatch_state import DispatchState
 from aios_core.scheduler.holds import Freezer
@@ -47,7 +48,7 @@ from aios_core.scheduler.recovery import CoreSupervisor, Retries, RetryPolicy, a
 from aios_core.scheduler.reports import Endings, ReportInbox, RunReports
 from aios_core.scheduler.scheduler import Scheduler
 from aios_core.scheduler.spending import Join, Spending, join_text
-from aios_core.scheduler.waiting_calls import Hold, Ticket
+from aios_core.scheduler.waiting_calls import Hold
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate, Syscall, SyscallState
 from aios_core.untrusted.third_party import RAISED, describe, pass_on
@@ -83,7 +84,7 @@ class Dispatcher:
         self._observers = events.observers
         self._ids = ids or count(1)
         self._inbox = ReportInbox(loop, self._handle, self.dispatch)
-        self._supervisor = CoreSupervisor(cores, clock, events, sink=self.sink, on_up=self.dispatch)
+        self._supervisor = CoreSupervisor(cores, clock, events, sink=self.sink, on_up=self._core_up)
         self._deadlines = Deadlines(clock, self._supervisor, self.cancel)
         self._is_closing = self._is_dispatch_due = False
         self._wake_timer = WakeTimer(clock, self.dispatch)
@@ -114,7 +115,9 @@ class Dispatcher:
         retries = Retries(rule, self._supervisor, clock)
         self._reports = RunReports(state, self._ends, retries=retries, deadlines=self._deadlines)
         core_wait_s = self.limits.core_wait_s
-        self._outages = Outages(state, cores, steps=self._steps(), core_wait_s=core_wait_s)
+        steps = self._steps()
+        self._outages = Outages(state, cores, steps=steps, core_wait_s=core_wait_s)
+        self.core_changes = CoreChanges(state, cores, steps=steps, outages=self._outages)
 
     def _steps(self) -> Steps:
         """Return the operations that `Outages` uses."""
@@ -123,7 +126,6 @@ class Dispatcher:
             failed=self._reports.failed,
             fail=self._ends.fail,
             prepare=self._prepare,
-            withdraw=self._withdraw,
             watch=self._watch,
         )
 
@@ -234,11 +236,11 @@ class Dispatcher:
 
     def on_cores_started(self) -> None:
         """Emit which cores are up after the start, and restart those that failed."""
-        for core in self._cores:
-            if self._supervisor.is_up(core):
-                self._supervisor.emit(EventKind.CORE_UP, core)
-            else:
-                self._outages.restart_core(core)
+        self._outages.cores_started()
+
+    def handle_reports(self) -> None:
+        """Handle at once what the cores have reported so far."""
+        self._inbox.drain()
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new calls, wait up to `timeout_s` for those in flight, then cancel them."""
@@ -291,7 +293,7 @@ class Dispatcher:
 
     def _prepare(self, call: Call) -> None:
         """Measure the request, in a task if the core needs time for that."""
-        core = self._supervisor.first_up(call.route) if self._supervisor.outages else call.route[0]
+        core = call.route[0] if self._cores.all_up else self._supervisor.first_up(call.route)
         try:
             prepared = core.prepare(call.syscall.request)
             if not isinstance(prepared, Prepared):
@@ -319,6 +321,8 @@ class Dispatcher:
         self._ends.answer(call, SyscallState.FAILED, error=error)
 
     def _prepared(self, call: Call, core: Core, done: asyncio.Future[Prepared]) -> None:
+        if call.preparing is not done:  # the call is being prepared for other cores
+            return
         call.preparing = None
         error = SyscallCancelled("its preparation was") if done.cancelled() else done.exception()
         if call.is_answered:
@@ -346,12 +350,12 @@ class Dispatcher:
         )
         if call.process.state is ProcessState.FROZEN:
             self.scheduler.hold(call.ticket, Hold.FROZEN)
-        if self._supervisor.outages and not self._supervisor.has_core(call):
-            core_wait_s = self.limits.core_wait_s
-            self._deadlines.later(
-                call, core_wait_s, partial(self._outages.fail_if_unservable, call)
-            )
+        if not (self._cores.all_up or self._supervisor.has_core(call)):
+            self._outages.fail_later(call)
         self.dispatch()
+
+    def _core_up(self) -> None:
+        self.core_changes.routes_changed()
 
     def dispatch(self) -> None:
         """Fill the free slots with the best waiting calls."""
@@ -467,14 +471,6 @@ class Dispatcher:
             return
         if self._observers:
             self._events.emit(EventKind.DISPATCHED, call, core=core.name)
-
-    # --- failures ----------------------------------------------------------------------------
-
-    def _withdraw(self, call: Call, ticket: Ticket) -> None:
-        """Remove a waiting call that will be served from its start by other cores."""
-        self.scheduler.withdraw(ticket, self._clock.now())
-        self._spending.queue.discard(call)
-        self._contexts.discard(call.syscall.id)
 
     # --- timers and tasks --------------------------------------------------------------------
 

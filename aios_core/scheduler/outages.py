@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aios_core.core import NO_ROOM, Core, Failed, load_of
 from aios_core.errors import CoreError, KernelError, RateLimited
+from aios_core.events import EventKind
 from aios_core.scheduler.call import Call
 from aios_core.scheduler.continuation import cores_to_continue, loss_of
 from aios_core.scheduler.dispatch_state import DispatchState
 from aios_core.scheduler.protocols import Cores
 from aios_core.scheduler.waiting_calls import Route, Ticket
+from aios_core.shielding import finish_shielded
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,6 @@ class Steps:
     failed: Callable[[Call, Core, Failed], object]
     fail: Callable[[Call, KernelError], object]
     prepare: Callable[[Call], object]
-    withdraw: Callable[[Call, Ticket], object]
     watch: Callable[[asyncio.Future[Any]], object]
 
 
@@ -46,9 +48,15 @@ class Outages:
         self._calls = state.calls
         self._running = state.running
         self._core_wait_s = core_wait_s
+        self._spending = state.spending
+        state.fail_unserved = self.fail_later
+        self._restarts: dict[Core, asyncio.Future[None]] = {}
 
     def core_down(self, core: Core, error: KernelError) -> None:
-        """Fail the calls of a core that went down, reroute its waiting calls, and restart it."""
+        """Fail the calls of a core that went down, reroute its waiting calls, and restart it.
+
+        A core that was removed meanwhile is not started again.
+        """
         for call in [c for c in self._running.values() if c.core is core]:
             failed = Failed(call.syscall.id, error)
             self._do.attempt(call, self._do.failed, core, failed)
@@ -58,6 +66,8 @@ class Outages:
             ):
                 self._scheduler.reroute(ticket, self._route_of(self._calls[ticket.syscall.id]))
         self._contexts.drop_core(core)
+        if core not in self._cores:
+            return
         if self._supervisor.mark_down(core, error) and not self._supervisor.is_closing:
             self.restart_core(core)
             self._reroute_to_fallbacks()
@@ -67,10 +77,33 @@ class Outages:
         snapshot = self._contexts.peek(call.syscall.id) or call.resume_from
         return cores_to_continue(call.route, snapshot) or call.route
 
+    def cores_started(self) -> None:
+        """Emit which cores are up after the start, and restart those that failed."""
+        for core in self._cores:
+            if self._supervisor.is_up(core):
+                self._supervisor.emit(EventKind.CORE_UP, core)
+            else:
+                self.restart_core(core)
+
     def restart_core(self, core: Core) -> None:
         """Start a core until it serves, and fail the calls that wait for it too long."""
-        self._do.watch(asyncio.ensure_future(self._supervisor.restart(core)))
+        restart = asyncio.ensure_future(self._supervisor.restart(core))
+        self._do.watch(restart)
+        self._restarts[core] = restart
+        restart.add_done_callback(lambda _: self._restarts.pop(core, None))
         self._clock.call_at(self._clock.now() + self._core_wait_s, self._fail_unservable)
+
+    async def stop_restart(self, core: Core) -> None:
+        """Stop the attempts to start a core that is down."""
+        restart = self._restarts.get(core)
+        if restart is not None:
+            restart.cancel()
+            await finish_shielded(asyncio.wait([restart]))
+
+    def fail_later(self, call: Call) -> None:
+        """Fail a call after `core_wait_s`, if no core can serve it then."""
+        when = self._clock.now() + self._core_wait_s
+        call.timers.append(self._clock.call_at(when, partial(self.fail_if_unservable, call)))
 
     def next_available_in_s(self) -> float | None:
         """Return the seconds until the first paused core accepts calls; None if none pauses.
@@ -117,10 +150,12 @@ class Outages:
                 continue
             route = self._cores.route(call.syscall.request.model)
             if route != call.route:
-                self._do.attempt(call, self._restart, ticket, route)
+                self._do.attempt(call, self.restart_call, ticket, route)
 
-    def _restart(self, call: Call, ticket: Ticket, route: Route) -> None:
-        """Prepare a call that has not started yet for other cores."""
-        self._do.withdraw(call, ticket)
+    def restart_call(self, call: Call, ticket: Ticket, route: Route) -> None:
+        """Prepare a waiting call that has not started yet for other cores."""
+        self._scheduler.withdraw(ticket, self._clock.now())
+        self._spending.queue.discard(call)
+        self._contexts.discard(call.syscall.id)
         call.restart(route)
         self._do.prepare(call)

@@ -7,6 +7,7 @@ them in, so that the scheduler imports neither package.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from aios_core.core import Core
@@ -28,8 +29,22 @@ class Cores(Protocol):
     def outages(self) -> Mapping[str, Outage]:
         """Return the cores that are down, by name."""
 
+    @property
+    def all_up(self) -> bool:
+        """Return whether no core is down and every model has one."""
+
+    @property
+    def draining(self) -> AbstractSet[str]:
+        """Return the names of the cores that take no further calls."""
+
     def __iter__(self) -> Iterator[Core]:
         """Iterate over all cores."""
+
+    def __contains__(self, core: object) -> bool:
+        """Return whether a core is in the pool."""
+
+    def serving(self, model: str) -> Route:
+        """Return the cores that take calls of a model, its absent one if there are none."""
 
     def route(self, model: str | None) -> Route:
         """Return the cores that can serve a model. Raises `NoSuchObject`."""

@@ -105,7 +105,6 @@ class CoreSupervisor:
         on_up: Callable[[], None],
     ) -> None:
         self._cores = cores
-        self.outages = cores.outages  # empty: every core is up
         self._clock = clock
         self._events = events
         self._sink = sink
@@ -190,7 +189,10 @@ class Retries:
         if not (is_passing(report.error) or isinstance(report.error, SnapshotError)):
             return None
         for start in possible_starts(call, report):
-            if route := cores_to_continue(call.route, start.snapshot):
+            route = cores_to_continue(call.route, start.snapshot)
+            if not route and self._supervisor.is_up(core):  # it is draining
+                route = cores_to_continue((core,), start.snapshot)
+            if route:
                 return self._plan_from(start, route, call, core, report.error)
         return None
 

@@ -254,6 +254,7 @@ class RunReports:
         self._clock = state.clock
         self._running = state.running
         self._dispatch = state.dispatch
+        self._state = state
 
     def take(self, call: Call, core: Core, report: RunReport) -> None:
         """Handle a report about a call that the core works on."""
@@ -311,6 +312,9 @@ class RunReports:
             return
         del self._running[call.syscall.id]
         call.core = None
+        if core in self._state.leaving and cores_to_continue(call.route, snapshot):
+            release(snapshot)
+            snapshot = snapshot.without_kv()
         self._contexts.save(call.syscall.id, core, snapshot)
         pinned: Route = (core,)  # where its KV image is
         if snapshot.kv is None and call.route != pinned:
@@ -364,6 +368,8 @@ class RunReports:
         )
         self._spending.reservations.park(call)
         self._scheduler.retry(call.ticket, again.route, self._clock.now())
+        if not self._supervisor.has_core(call):
+            self._state.fail_unserved(call)
         if call.process.state is ProcessState.FROZEN:
             self._scheduler.hold(call.ticket, Hold.FROZEN)
         if again.delay_s > 0:

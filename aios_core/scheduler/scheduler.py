@@ -134,6 +134,11 @@ class Scheduler:
         if self._counts_memory:
             self.books.exited(process.pid)
 
+    def forget_core(self, core: Core) -> None:
+        """Drop the state about a core that is removed. Its calls count nowhere until they run."""
+        self._waiting.forget_core(core)
+        self.books.forget_core(core)
+
     # --- from submit to finish ---------------------------------------------------------------
 
     def submit(

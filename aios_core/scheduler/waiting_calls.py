@@ -297,6 +297,11 @@ class WaitingCalls:
             ticket.route = route
             self.join(ticket)
 
+    def forget_core(self, core: Core) -> None:
+        """Drop the empty queues of a core that was removed."""
+        for route in [route for route, queue in self.queues.items() if core in route and not queue]:
+            del self.queues[route]
+
     def reorder(self, ranking: GuardedPolicy) -> None:
         """Order the calls by another policy."""
         self._ranking = ranking

@@ -39,6 +39,8 @@ _MEANING: dict[str, tuple[str, str]] = {
     "CANCELLED": ("A syscall was withdrawn.", "`reason`"),
     "CORE_UP": ("A core started, or answers again.", "`core`"),
     "CORE_DOWN": ("A core is not reachable.", "`core`, `reason`"),
+    "CORE_DRAINING": ("A core takes no further calls.", "`core`"),
+    "CORE_REMOVED": ("A core was closed and forgotten.", "`core`"),
     "POLICY_CHANGED": ("Another scheduling policy is in force.", "`policy`"),
 }
 
