@@ -67,7 +67,7 @@ def show(title: str, columns: Mapping[str, str], rows: Sequence[Row], caption: s
         table.add_row(*(_cell(template, row) for template in columns.values()))
     console = Console()
     if not console.is_terminal:
-        console = Console(width=120)
+        console = Console(width=140)
     console.print(table)
     console.print()
 

@@ -1,269 +1,46 @@
-"""Every scheduling policy under four loads: fairness, turnaround, and life with too little memory.
+"""Every scheduling policy on a simulated device: too little KV memory, bursts, and fairness.
 
-All of it runs on `SimulatedCore` in virtual time, so minutes of a GPU take a second
-and every run can be repeated. Each load is drawn with several seeds, and all systems
-get the same draws; ± is a 95 % confidence interval over the seeds, of ratios seed by seed.
+All of it runs on `SimulatedCore`, which behaves as vLLM's engine does, in virtual time: hours of a
+GPU take seconds, and every run can be repeated. Each load is drawn with several seeds, and all
+systems get the same draws; ± is a 95 % confidence interval over the seeds, of ratios seed by seed.
 
-`direct` is the baseline without a kernel: each call goes straight to the engine, which
-queues, batches, keeps prefixes and evicts as vLLM does.
+`direct` is the baseline without a kernel: each call goes straight to the engine, which queues,
+batches, keeps prefixes and evicts. Next to the policies are two gates in front of the same
+engine: an oracle that knows how much work is left for each agent, and the rule of ThunderAgent.
 
-    python bench/policies.py [--quick]
+    python bench/policies.py [--quick] [--seeds 1 2] [--loads "coding, 64"] [--systems direct las]
+    python bench/policies.py --show FILE FILE ...
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import cache
-from itertools import count
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Final
 
-from _report import arguments, jain, mean_ci95, quantile, show, write
+from _report import jain, make_parser, mean_ci95, quantile, show, write
+from _simulated_gates import GATES
+from _simulated_loads import LOADS, Load, Plan
+from _simulated_systems import DIRECT, MeteredCore, System, UnderKernel, Wait
+from _simulated_systems import Direct as DirectSystem
 
-from aios_core import Kernel, KernelConfig
-from aios_core.config import ContextConfig, GroupConfig, SchedulerConfig
-from aios_core.core import Failed, Finished, Progress, Report, ReportSink, Run
 from aios_core.messages import Message, Sampling
-from aios_core.process import RunawayGuard
 from aios_core.scheduler import POLICIES
-from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate
-from aios_core.testing import CostModel, SimulatedCore, run_virtual
+from aios_core.testing import CostModel, run_virtual
 
-DIRECT = "direct"
-MAX_TOKENS = 512  # what callers allow; answers are shorter
-HOST_BYTES = 64 << 30  # memory of the host, for KV images
-GO = (Message("user", "go on"),)  # prose: ok
-
-
-# --- loads --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One LLM call of an agent, and the tool that it runs afterwards."""
-
-    new_tokens: int  # that the prompt adds to the context
-    output_tokens: int
-    tool_s: float
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The calls that one agent will make."""
-
-    group: str
-    starts_at: float
-    turns: tuple[Turn, ...]
-
-
-@dataclass(frozen=True)
-class Load:
-    """Agents on a core, drawn from a seed."""
-
-    name: str
-    about: str
-    draw: Callable[[random.Random], list[Plan]]
-    costs: CostModel
-    weights: Mapping[str, float] = field(default_factory=dict)
-    ends_at: float | None = None  # cut off then; None: when all agents are done
-
-
-def turns(
-    rng: random.Random,
-    num: tuple[int, int],
-    new: tuple[int, int],
-    out: tuple[int, int],
-    tool_s: float,
-) -> tuple[Turn, ...]:
-    return tuple(
-        Turn(rng.randint(*new), rng.randint(*out), rng.expovariate(1 / tool_s) if tool_s else 0.0)
-        for _ in range(rng.randint(*num))
-    )
-
-
-def burst(rng: random.Random) -> list[Plan]:
-    """Nine agents with short answers for each one that works long, within a minute."""
-    plans = []
-    for _ in range(200):
-        if rng.random() < 0.9:
-            work = turns(rng, (1, 3), (100, 500), (20, 100), 0.5)
-        else:
-            work = turns(rng, (6, 12), (100, 300), (300, 900), 0.5)
-        plans.append(Plan("all", rng.uniform(0, 60), work))
-    return plans
-
-
-def noisy_neighbour(rng: random.Random) -> list[Plan]:
-    """A crowd with long answers, and a few with short ones who come a little later."""
-    heavy = [
-        Plan("heavy", 0.0, turns(rng, (3, 3), (200, 600), (300, 500), 0.2)) for _ in range(120)
-    ]
-    light = [
-        Plan("light", rng.uniform(30, 33), turns(rng, (5, 5), (50, 150), (100, 200), 1.0))
-        for _ in range(6)
-    ]
-    return heavy + light
-
-
-def backlog(rng: random.Random) -> list[Plan]:
-    """Three groups that always have more to do than they get."""
-    return [
-        Plan(group, 0.0, turns(rng, (200, 200), (5, 50), longest, 0.0))
-        for group, num_agents, longest in (
-            ("few", 24, (50, 500)),
-            ("double", 24, (50, 500)),
-            ("many", 96, (20, 200)),
-        )
-        for _ in range(num_agents)
-    ]
-
-
-def saturated(rng: random.Random) -> list[Plan]:
-    """Agents with long prompts and growing contexts, which use tools between their calls."""
-    plans = []
-    for _ in range(48):
-        first = turns(rng, (1, 1), (1_500, 3_000), (50, 150), 2.0)
-        later = turns(rng, (7, 12), (200, 800), (50, 150), 2.0)
-        plans.append(Plan("all", rng.uniform(0, 2), first + later))
-    return plans
-
-
-ROOMY = CostModel(slots=16, kv_capacity_tokens=1_000_000)  # memory for everybody
-LOADS = (
-    Load("burst", "200 agents within 60 s, a tenth of them long", burst, ROOMY),
-    Load(
-        "noisy neighbour",
-        "6 light agents next to 120 heavy ones, of equal weight",
-        noisy_neighbour,
-        ROOMY,
-        {"heavy": 1.0, "light": 1.0},
-    ),
-    Load(
-        "backlog",
-        "three groups of weights 1, 2 and 1 that never run dry, for 120 s",
-        backlog,
-        ROOMY,
-        {"few": 1.0, "double": 2.0, "many": 1.0},
-        ends_at=120.0,
-    ),
-    Load(
-        "KV-saturated",
-        "48 tool-using agents with contexts of 2,000 to 8,000 tokens, on memory for 60,000",
-        saturated,
-        CostModel(kv_capacity_tokens=60_000),
-    ),
-)
-
-
-# --- systems ------------------------------------------------------------------------------------
-
-
-class MeteredCore(SimulatedCore):
-    """A simulated core that counts what each agent was served: prompt + 2 x generated tokens."""
-
-    def __init__(self, costs: CostModel) -> None:
-        super().__init__(costs=costs, report_every=8)
-        self.service: dict[int, float] = defaultdict(float)
-        self._pids: dict[int, int] = {}
-
-    async def start(self, sink: ReportSink) -> None:
-        def metered(reports: Sequence[Report]) -> None:
-            for report in reports:
-                if isinstance(report, Progress):
-                    self.service[self._pids[report.run_id]] += 2 * report.num_tokens
-            sink(reports)
-
-        await super().start(metered)
-
-    def run(self, run: Run) -> None:
-        self._pids[run.id] = run.pid
-        if run.snapshot is None:
-            self.service[run.pid] += run.prepared.num_tokens
-        super().run(run)
-
-
-class System(Protocol):
-    """Something that agents send their calls to."""
-
-    async def join(self, group: str, /) -> int: ...
-
-    async def generate(self, pid: int, request: LLMGenerate) -> None: ...
-
-    async def close(self) -> None: ...
-
-
-class Direct:
-    """The engine alone: every call goes to it at once; its prefix cache keeps what it can."""
-
-    def __init__(self, core: SimulatedCore) -> None:
-        self._core = core
-        self._pids, self._ids = count(1), count(1)
-        self._pending: dict[int, tuple[int, asyncio.Future[None]]] = {}
-        self._contexts: dict[int, Snapshot | None] = {}
-
-    async def start(self) -> None:
-        await self._core.start(self._sink)
-
-    async def join(self, _group: str, /) -> int:
-        return next(self._pids)
-
-    async def generate(self, pid: int, request: LLMGenerate) -> None:
-        run_id, future = next(self._ids), asyncio.get_running_loop().create_future()
-        self._pending[run_id] = pid, future
-        prepared, warm = self._core.prepare(request), self._contexts.pop(pid, None)
-        self._core.run(Run(run_id, pid, request, prepared, warm=warm, wants_deltas=False))
-        await future
-
-    async def close(self) -> None:
-        await self._core.close()
-
-    def _sink(self, reports: Sequence[Report]) -> None:
-        for report in reports:
-            if isinstance(report, Finished):
-                pid, future = self._pending.pop(report.run_id)
-                self._contexts[pid] = report.context
-                if not future.done():
-                    future.set_result(None)
-            elif isinstance(report, Failed):
-                raise report.error
-
-
-class UnderKernel:
-    """A load of agents that call the core through a kernel."""
-
-    def __init__(self, core: SimulatedCore, policy: str, weights: Mapping[str, float]) -> None:
-        groups = {name: GroupConfig(weight=weight) for name, weight in weights.items()}
-        config = KernelConfig(
-            groups=groups,
-            context=ContextConfig(host_bytes=HOST_BYTES),
-            scheduler=SchedulerConfig(policy=policy),
-            guard=RunawayGuard(max_repeats=None, max_calls=None),
-            drain_s=0.0,
-        )
-        self._kernel = Kernel(config, cores=[core])
-        self._agents: dict[int, Any] = {}
-
-    async def start(self) -> None:
-        await self._kernel.__aenter__()
-
-    async def join(self, group: str, /) -> int:
-        agent = await self._kernel.aspawn(f"{group} agent", group=group)
-        self._agents[agent.pid] = agent
-        return int(agent.pid)
-
-    async def generate(self, pid: int, request: LLMGenerate) -> None:
-        await self._agents[pid].llm.agenerate(
-            request.messages, max_tokens=request.sampling.max_tokens, extra=request.extra
-        )
-
-    async def close(self) -> None:
-        await self._kernel.__aexit__(None, None, None)
+GO: Final = (Message("user", "go on"),)  # prose: ok
+QUICK: Final = ("burst", "noisy neighbour", "backlog", "coding, 32", "coding, 8")
+Row = Mapping[str, Any]
 
 
 # --- one run ------------------------------------------------------------------------------------
@@ -276,35 +53,51 @@ class Outcome:
     turnaround_s: list[float]  # of each agent, in the order of the plans
     service: dict[str, float]  # by group
     makespan_s: float
-    core: SimulatedCore
+    num_calls: int
+    core: MeteredCore
 
 
-async def live(system: System, plan: Plan, pid: int) -> float:
+def open_system(name: str, core: MeteredCore, load: Load) -> System:
+    """Put a system in front of a core: none, a gate, or a kernel with a policy."""
+    if name == DIRECT:
+        return DirectSystem(core)
+    if name in GATES:
+        return GATES[name](core)
+    return UnderKernel(core, name, load.weights)
+
+
+async def live(system: System, core: MeteredCore, load: Load, plan: Plan, pid: int) -> float:
     """Be one agent. Returns its turnaround in seconds."""
     loop = asyncio.get_running_loop()
     await asyncio.sleep(plan.starts_at)
-    began, context = loop.time(), 0
-    for turn in plan.turns:
+    began, context = loop.time(), load.system_tokens
+    for position, turn in enumerate(plan.turns):
         prompt = context + turn.new_tokens
         extra = {
             "sim_prompt_tokens": prompt,
             "sim_output_tokens": turn.output_tokens,
             "sim_context_tokens": context,
+            "sim_shared_tokens": load.system_tokens,
         }
-        request = LLMGenerate(GO, sampling=Sampling(max_tokens=MAX_TOKENS), extra=extra)
-        await system.generate(pid, request)
+        sampling = Sampling(max_tokens=load.max_tokens)
+        core.note_call(pid, prompt)
+        await system.generate(pid, LLMGenerate(GO, sampling=sampling, extra=extra))
         context = prompt + turn.output_tokens
-        await asyncio.sleep(turn.tool_s)
-    return loop.time() - began
+        if position + 1 < len(plan.turns):
+            await asyncio.sleep(turn.tool_s)
+    ended = loop.time()
+    system.exit(pid)
+    return ended - began
 
 
 async def _simulate(name: str, load: Load, plans: Sequence[Plan]) -> Outcome:
     core = MeteredCore(load.costs)
-    system = Direct(core) if name == DIRECT else UnderKernel(core, name, load.weights)
+    system = open_system(name, core, load)
     await system.start()
-    pids = [await system.join(plan.group) for plan in plans]
+    pids = [await system.join(plan) for plan in plans]
     tasks = [
-        asyncio.create_task(live(system, plan, pid)) for plan, pid in zip(plans, pids, strict=True)
+        asyncio.create_task(live(system, core, load, plan, pid))
+        for plan, pid in zip(plans, pids, strict=True)
     ]
     await asyncio.wait(tasks, timeout=load.ends_at)
     now = asyncio.get_running_loop().time()
@@ -318,7 +111,8 @@ async def _simulate(name: str, load: Load, plans: Sequence[Plan]) -> Outcome:
     core.check()
     if errors := [e for e in ends if isinstance(e, Exception)]:
         raise ExceptionGroup(f"{name} under {load.name}", errors)
-    return Outcome([end for end in ends if isinstance(end, float)], dict(service), now, core)
+    turnaround_s = [end for end in ends if isinstance(end, float)]
+    return Outcome(turnaround_s, dict(service), now, len(core.waits), core)
 
 
 def simulate(name: str, load: Load, plans: Sequence[Plan]) -> Outcome:
@@ -329,25 +123,55 @@ def simulate(name: str, load: Load, plans: Sequence[Plan]) -> Outcome:
 # --- measures -----------------------------------------------------------------------------------
 
 
-def measure(name: str, load: Load, seed: int) -> dict[str, float]:
+def measure(name: str, load_name: str, seed: int) -> dict[str, Any]:
     """The figures of one system under one draw."""
+    load = LOADS[load_name]
+    began = time.perf_counter()
     plans = load.draw(random.Random(seed))
     outcome = simulate(name, load, plans)
     stats = outcome.core.stats
-    figures = {"makespan_s": outcome.makespan_s, "thrashed": float(stats.num_thrashed)}
-    prompts = stats.prefilled_tokens + stats.cached_tokens
-    figures["cached"] = stats.cached_tokens / prompts if prompts else 0.0
-    figures["tokens_per_s"] = stats.decoded_tokens / outcome.makespan_s
+    return {
+        "load": load.name,
+        "system": name,
+        "seed": seed,
+        "agents": len(plans),
+        "demand": sum(_last_context(plan) for plan in plans) / load.costs.kv_capacity_tokens,
+        "makespan_s": outcome.makespan_s,
+        "calls_per_s": outcome.num_calls / outcome.makespan_s,
+        "engine_preemptions": float(stats.num_thrashed),
+        "hits": stats.cached_tokens / max(1, stats.queried_tokens),
+        "prefill_tokens": float(stats.prefilled_tokens),
+        **_times(load, outcome),
+        **_longest_waits(outcome.core.waits),
+        **(_slowdown(load, plans, outcome) if "light" in load.weights else {}),
+        "wall_s": time.perf_counter() - began,
+    }
+
+
+def _last_context(plan: Plan) -> int:
+    return sum(turn.new_tokens + turn.output_tokens for turn in plan.turns)
+
+
+def _times(load: Load, outcome: Outcome) -> dict[str, float]:
     if load.ends_at is None:
-        figures["mean_s"] = statistics.fmean(outcome.turnaround_s)
-        figures["p50_s"] = quantile(outcome.turnaround_s, 0.50)
-        figures["p99_s"] = quantile(outcome.turnaround_s, 0.99)
-    else:
-        shares = [outcome.service[group] / weight for group, weight in load.weights.items()]
-        figures["jain"] = jain(shares)
-    if "light" in load.weights:
-        figures |= _slowdown(load, plans, outcome)
-    return figures
+        return {
+            "mean_s": statistics.fmean(outcome.turnaround_s),
+            "p50_s": quantile(outcome.turnaround_s, 0.50),
+            "p99_s": quantile(outcome.turnaround_s, 0.99),
+        }
+    return {
+        "jain": jain([outcome.service[group] / weight for group, weight in load.weights.items()])
+    }
+
+
+def _longest_waits(waits: Sequence[Wait]) -> dict[str, float]:
+    """The longest waits of the quarter of calls with the largest prompts, and of the smallest."""
+    sizes = [wait.prompt_tokens for wait in waits]
+    small, large = quantile(sizes, 0.25), quantile(sizes, 0.75)
+    return {
+        "longest_large_s": max(each.wait_s for each in waits if each.prompt_tokens >= large),
+        "longest_small_s": max(each.wait_s for each in waits if each.prompt_tokens <= small),
+    }
 
 
 def _slowdown(load: Load, plans: Sequence[Plan], outcome: Outcome) -> dict[str, float]:
@@ -362,84 +186,124 @@ def _slowdown(load: Load, plans: Sequence[Plan], outcome: Outcome) -> dict[str, 
 @cache
 def _alone_s(costs: CostModel, plans: tuple[Plan, ...]) -> float:
     """Mean turnaround of some agents that have the core for themselves."""
-    alone = Load("alone", "", lambda _: list(plans), costs)
+    alone = Load("alone", "", lambda _: list(plans), costs, max_tokens=512)
     return statistics.fmean(simulate(DIRECT, alone, plans).turnaround_s)
 
 
-def compare(load: Load, seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """A row for every system."""
-    rows, means = [], {}
-    for name in (DIRECT, *POLICIES):
-        began = time.perf_counter()
-        draws = [measure(name, load, seed) for seed in seeds]
-        means[name] = [draw.get("mean_s", 0.0) for draw in draws]
-        row: dict[str, Any] = {
-            "load": load.name,
-            "system": name,
-            "agents": len(load.draw(random.Random(0))),
-            "seeds": len(seeds),
-        }
-        for key in draws[0]:
-            row[key], row[f"{key}_ci95"] = mean_ci95([draw[key] for draw in draws])
-        row["wall_s"] = (time.perf_counter() - began) / len(seeds)
-        rows.append(row)
-    if "mean_s" in rows[0]:
-        for reference in (DIRECT, "fifo"):
-            theirs = means[reference]
-            for row in rows:  # seed by seed, since loads differ more than systems do
-                ratios = [
-                    mean / other for mean, other in zip(means[row["system"]], theirs, strict=True)
-                ]
-                key = f"mean_vs_{reference}"
-                row[key], row[f"{key}_ci95"] = mean_ci95(ratios)
-    return rows
+# --- tables -------------------------------------------------------------------------------------
 
 
-def report(load: Load, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print a load's table, with the columns that belong to it."""
-    columns = {"system": "{system}"}
-    if load.ends_at is None:
-        columns |= {
-            "mean turnaround": "{mean_s:.1f} s",
-            "vs direct": "{mean_vs_direct:.2f} ± {mean_vs_direct_ci95:.2f}",
-            "vs fifo": "{mean_vs_fifo:.2f} ± {mean_vs_fifo_ci95:.2f}",
-        }
-    if "light" in load.weights:
-        columns |= {
-            "light group": "{light_s:.1f} s",
-            "alone": "{light_alone_s:.1f} s",
-            "slowdown": "{slowdown:.2f} ± {slowdown_ci95:.2f}",
-        }
-    elif load.ends_at is None:
-        columns |= {"p50": "{p50_s:.1f} s", "p99": "{p99_s:.1f} s"}
-    else:
-        columns |= {"Jain": "{jain:.4f} ± {jain_ci95:.4f}"}
-    columns |= {"makespan": "{makespan_s:.0f} s", "tokens/s": "{tokens_per_s:.0f}"}
-    if load.name == "KV-saturated":
-        columns |= {"cached": "{cached:.0%}", "thrashed": "{thrashed:.0f}"}
-    show(f"{load.name}: {load.about}", columns, rows)
+def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """One row for each system under each load: means over the seeds, and ratios seed by seed."""
+    cells: dict[tuple[str, str], dict[int, Row]] = {}
+    for row in rows:
+        cells.setdefault((row["load"], row["system"]), {})[row["seed"]] = row
+    return [
+        _summary(runs, {of: cells.get((load, of), {}) for of in (DIRECT, "fifo", "oracle")})
+        for (load, _), runs in cells.items()
+    ]
+
+
+def _summary(
+    runs: Mapping[int, Row], references: Mapping[str, Mapping[int, Row]]
+) -> dict[str, Any]:
+    first = next(iter(runs.values()))
+    row: dict[str, Any] = {"load": first["load"], "system": first["system"], "seeds": len(runs)}
+    for name, value in first.items():
+        if isinstance(value, float):
+            row[name], row[f"{name}_ci95"] = mean_ci95([run[name] for run in runs.values()])
+    if "mean_s" not in first:
+        return row
+    for reference, theirs in references.items():
+        pairs = [(theirs[seed], run) for seed, run in runs.items() if seed in theirs]
+        for figure in ("mean_s", "p99_s", "prefill_tokens") if pairs else ():
+            key = f"{figure}_vs_{reference}"
+            ratios = [run[figure] / other[figure] for other, run in pairs]
+            row[key], row[f"{key}_ci95"] = mean_ci95(ratios)
+    if direct := references[DIRECT]:
+        sooner = [direct[seed]["mean_s"] / run["mean_s"] for seed, run in runs.items()]
+        row["sooner"], row["sooner_ci95"] = mean_ci95(sooner)
+        row["sooner_min"] = min(sooner)
+    return row
+
+
+SATURATING: Final = {
+    "system": "{system}",
+    "mean": "{mean_s:.0f} s",
+    "sooner": "{sooner:.2f} ± {sooner_ci95:.2f}",
+    "worst seed": "{sooner_min:.2f}",
+    "p99 / direct": "{p99_s_vs_direct:.2f} ± {p99_s_vs_direct_ci95:.2f}",
+    "mean / oracle": "{mean_s_vs_oracle:.2f}",
+    "hits": "{hits:.2f}",
+    "prefill / direct": "{prefill_tokens_vs_direct:.2f}",
+    "preempted": "{engine_preemptions:.0f}",
+    "calls/s": "{calls_per_s:.2f}",
+    "longest wait, large / small": "{longest_large_s:.0f} / {longest_small_s:.0f} s",
+}
+ROOMY: Final = {
+    "system": "{system}",
+    "mean": "{mean_s:.1f} s",
+    "vs direct": "{mean_s_vs_direct:.2f} ± {mean_s_vs_direct_ci95:.2f}",
+    "vs fifo": "{mean_s_vs_fifo:.2f} ± {mean_s_vs_fifo_ci95:.2f}",
+    "p99 vs fifo": "{p99_s_vs_fifo:.2f} ± {p99_s_vs_fifo_ci95:.2f}",
+}
+LIGHT: Final = {
+    "light group": "{light_s:.1f} s",
+    "alone": "{light_alone_s:.1f} s",
+    "slowdown": "{slowdown:.2f} ± {slowdown_ci95:.2f}",
+}
+BACKLOG: Final = {"system": "{system}", "Jain": "{jain:.4f} ± {jain_ci95:.4f}"}
+
+
+def report(rows: Sequence[Row]) -> None:
+    """Print a table for each load, with the columns that belong to it."""
+    summaries = summarise(rows)
+    for name in dict.fromkeys(row["load"] for row in summaries):
+        load, some = LOADS[name], [row for row in summaries if row["load"] == name]
+        columns = SATURATING if load.is_saturating else BACKLOG if load.ends_at else ROOMY
+        if "light" in load.weights:
+            columns = {**columns, **LIGHT}
+        demand = f", demand {some[0]['demand']:.1f} times the KV memory"
+        caption = f"{some[0]['seeds']} seeds" + (demand if load.is_saturating else "")
+        show(f"{load.name}: {load.about}", columns, some, caption)
+
+
+def _job(job: tuple[str, str, int]) -> dict[str, Any]:
+    load, system, seed = job
+    row = measure(system, load, seed)
+    mean = f"mean {row['mean_s']:.1f} s, " if "mean_s" in row else ""
+    print(
+        f"{load}, {system}, seed {seed}: {mean}hits {row['hits']:.2f}, took {row['wall_s']:.0f} s"
+    )
+    return row
 
 
 def main() -> None:
-    quick = arguments(__doc__).quick
-    rows: list[dict[str, Any]] = []
-    for load in LOADS:
-        some = compare(load, range(2 if quick else 4))
-        report(load, some)
-        rows += some
-    _judge(rows)
+    parser = make_parser(__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--loads", nargs="+", choices=LOADS, default=list(LOADS))
+    parser.add_argument("--systems", nargs="+", default=[DIRECT, *GATES, *POLICIES])
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument("--json", type=Path, help="where the rows go, one for each run")
+    parser.add_argument("--show", type=Path, nargs="+", help="show rows of runs before, together")
+    options = parser.parse_args()
+    if options.show:
+        report([row for path in options.show for row in json.loads(path.read_text("utf-8"))])
+        return
+    loads, seeds = (QUICK, [1, 2]) if options.quick else (options.loads, options.seeds)
+    jobs = [
+        (load, system, seed)
+        for load in loads
+        for seed in seeds
+        for system in options.systems
+        if system not in GATES or LOADS[load].is_saturating
+    ]
+    with ProcessPoolExecutor(options.workers) as pool:
+        rows = list(pool.map(_job, jobs))
+    report(rows)
     write("policies", rows)
-
-
-def _judge(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Compare the project's goals for policies with what was measured."""
-    by = {(row["load"], row["system"]): row for row in rows}
-    print(
-        f"Goals: fair: Jain {by['backlog', 'fair']['jain']:.4f} (>= 0.99), light group's slowdown "
-        f"{by['noisy neighbour', 'fair']['slowdown']:.2f} x (<= 1.1); las in the burst: "
-        f"{by['burst', 'las']['mean_vs_fifo']:.2f} x fifo's mean turnaround; auto on too little "
-        f"memory: {1 / by['KV-saturated', 'auto']['mean_vs_direct']:.1f} x faster than direct"
-    )
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ import datetime as dt
 import json
 import os
 import platform
+import signal
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -215,6 +217,7 @@ def main() -> None:
     if vllm_python() is None:
         print(f"{PYTHON_VARIABLE} names no environment with vLLM: skipped (see make bench-vllm)")
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends too
     loads = [QUICK] if options.quick else [LOADS[name] for name in options.loads]
     shapes, seeds = (["tiny"], [1]) if options.quick else (options.shapes, options.seeds)
     print(_caption())

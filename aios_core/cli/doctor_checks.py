@@ -39,7 +39,6 @@ LIBRARIES: Final[Mapping[str, str]] = {
     "anthropic": install_command("anthropic"),
     "openai": install_command("openai"),
     "httpx": install_command("openai"),
-    "httpx2": install_command("anthropic"),
     "matplotlib": install_command("plot"),
     "langchain-aios": install_from_checkout("langchain-aios"),
 }

@@ -15,12 +15,18 @@ launcher: Final = Launcher(
     patches={
         "substitute": {
             **_AUTOGEN,
+            "autogen_ext.models.anthropic._anthropic_client": (
+                "autogen_aios.anthropic_client:patch_substitute"
+            ),
             "autogen_ext.models.openai._openai_client": (
                 "autogen_aios.openai_client:patch_substitute"
             ),
         },
         "passthrough": {
             **_AUTOGEN,
+            "autogen_ext.models.anthropic._anthropic_client": (
+                "autogen_aios.passthrough:patch_anthropic"
+            ),
             "autogen_ext.models.openai._openai_client": (
                 "autogen_aios.passthrough:patch_passthrough"
             ),

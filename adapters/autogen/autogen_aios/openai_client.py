@@ -15,13 +15,12 @@ import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
-from autogen_core.models import CreateResult, LLMMessage, RequestUsage
+from autogen_core.models import CreateResult, LLMMessage
 
-from aios_adapters import NO_KEY, AgentRef, KernelTransport
+from aios_adapters import NO_KEY, KernelTransport
 from aios_core.launch import Patches
-from autogen_aios.model_client import AIOSChatCompletionClient
+from autogen_aios.client_calls import account, count_tokens, read_agent, remaining_tokens
 
 _NO_ENDPOINT: Final = "https://no-endpoint.invalid"
 
@@ -31,8 +30,8 @@ def patch_substitute(module: ModuleType, patches: Patches) -> None:
     base = module.BaseOpenAIChatCompletionClient
     patches.replace(base, "create", _creating(base.create))
     patches.replace(base, "create_stream", _streaming(base.create_stream))
-    patches.replace(base, "count_tokens", _count_tokens)
-    patches.replace(base, "remaining_tokens", _remaining_tokens)
+    patches.replace(base, "count_tokens", count_tokens)
+    patches.replace(base, "remaining_tokens", remaining_tokens)
     for name, defaults in (
         ("OpenAIChatCompletionClient", _openai_defaults),
         ("AzureOpenAIChatCompletionClient", _azure_defaults),
@@ -68,19 +67,6 @@ def _azure_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
 
 # --- the methods: `self` is a client of autogen_ext ----------------------------------------------
 
-_ours: Final[WeakKeyDictionary[Any, AIOSChatCompletionClient]] = WeakKeyDictionary()
-
-
-def _client_of(theirs: Any) -> AIOSChatCompletionClient:
-    """Return our client for one of AutoGen's: it finds the callers and counts the tokens."""
-    if (client := _ours.get(theirs)) is None:
-        client = AIOSChatCompletionClient(
-            model_info=theirs.model_info,
-            include_name_in_message=theirs._include_name_in_message,  # noqa: SLF001 - as configured
-        )
-        _ours[theirs] = client
-    return client
-
 
 def _creating(create: Callable[..., Any]) -> Callable[..., Any]:
     async def create_on_kernel(
@@ -90,13 +76,13 @@ def _creating(create: Callable[..., Any]) -> Callable[..., Any]:
         extra_create_args: Mapping[str, Any] | None = None,
         **arguments: Any,
     ) -> CreateResult:
-        agent, extra = _read(self, extra_create_args)
+        agent, extra = read_agent(self, extra_create_args)
         with KernelTransport(agent) as transport, transport.raising():
             theirs = _on_kernel(self, transport)
             result: CreateResult = await create(
                 theirs, messages, extra_create_args=extra, **arguments
             )
-        _account(self, result.usage)
+        account(self, result.usage)
         return result
 
     return create_on_kernel
@@ -110,7 +96,7 @@ def _streaming(create_stream: Callable[..., Any]) -> Callable[..., Any]:
         extra_create_args: Mapping[str, Any] | None = None,
         **arguments: Any,
     ) -> AsyncGenerator[str | CreateResult, None]:
-        agent, extra = _read(self, extra_create_args)
+        agent, extra = read_agent(self, extra_create_args)
         transport = KernelTransport(agent)
         theirs = _on_kernel(self, transport)
         asked = create_stream(theirs, messages, extra_create_args=extra, **arguments)
@@ -125,14 +111,8 @@ async def _streamed(
     with transport, transport.raising():  # a half-read stream must have nothing to await
         async for item in stream:
             if isinstance(item, CreateResult):
-                _account(theirs, item.usage)
+                account(theirs, item.usage)
             yield item
-
-
-def _read(theirs: Any, extra: Mapping[str, Any] | None) -> tuple[AgentRef, dict[str, Any]]:
-    """Return the agent of a call, and the arguments for AutoGen's own client."""
-    agent = _client_of(theirs).agent_ref(extra or {})
-    return agent, {key: value for key, value in (extra or {}).items() if key != "aios"}
 
 
 def _on_kernel(theirs: Any, transport: KernelTransport) -> Any:
@@ -141,23 +121,3 @@ def _on_kernel(theirs: Any, transport: KernelTransport) -> Any:
     client._client = transport.aclient_for(theirs._client)  # noqa: SLF001 - the one seam there is
     client._resolved_model = None  # noqa: SLF001 - else it warns when another model answers
     return client
-
-
-def _account(theirs: Any, usage: RequestUsage) -> None:
-    for name in ("_actual_usage", "_total_usage"):
-        before = getattr(theirs, name)
-        after = RequestUsage(
-            before.prompt_tokens + usage.prompt_tokens,
-            before.completion_tokens + usage.completion_tokens,
-        )
-        setattr(theirs, name, after)
-
-
-def _count_tokens(self: Any, messages: Sequence[LLMMessage], *, tools: Sequence[Any] = ()) -> int:
-    return _client_of(self).count_tokens(messages, tools=tools)
-
-
-def _remaining_tokens(
-    self: Any, messages: Sequence[LLMMessage], *, tools: Sequence[Any] = ()
-) -> int:
-    return _client_of(self).remaining_tokens(messages, tools=tools)

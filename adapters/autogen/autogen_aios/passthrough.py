@@ -1,4 +1,4 @@
-"""Mode "passthrough" for `autogen_ext`'s OpenAI clients, which keep their provider and key.
+"""Mode "passthrough" for `autogen_ext`'s clients, which keep their provider and key.
 
 Their own `create` and `create_stream` still make every call. Each call waits for a slot of its
 provider's model and is a syscall of the agent that makes it. If the kernel cancels the syscall,
@@ -31,7 +31,15 @@ from autogen_aios.model_client import AIOSChatCompletionClient
 
 def patch_passthrough(module: ModuleType, patches: Patches) -> None:
     """Schedule the calls of the clients in `autogen_ext.models.openai._openai_client`."""
-    base = module.BaseOpenAIChatCompletionClient
+    _patch(module.BaseOpenAIChatCompletionClient, patches)
+
+
+def patch_anthropic(module: ModuleType, patches: Patches) -> None:
+    """Schedule the calls of the clients in `autogen_ext.models.anthropic._anthropic_client`."""
+    _patch(module.BaseAnthropicChatCompletionClient, patches)
+
+
+def _patch(base: Any, patches: Patches) -> None:
     ask, ask_for_stream = base.create, base.create_stream
 
     async def create(

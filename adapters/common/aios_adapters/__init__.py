@@ -19,6 +19,11 @@
     openai_responses    translate options of OpenAI's Responses API
     openai_transport    serve OpenAI's own client from the kernel
     openai_errors       raise kernel errors as those of OpenAI's client
+    anthropic_format    translate requests of Anthropic's Messages API to the kernel
+    anthropic_answers   write the kernel's answers as messages of that API, whole or as events
+    anthropic_transport serve Anthropic's own client from the kernel
+    anthropic_errors    raise kernel errors as those of Anthropic's client
+    joined_errors       make error classes that are the kernel's and a library's at once
     kernels             start the default kernel without blocking an event loop
     lazy_exports        import the names of a package on first use
 
@@ -74,6 +79,7 @@ from aios_adapters.unserved import is_served, name_unserved
 from aios_core.tools.handle import as_text
 
 if TYPE_CHECKING:
+    from aios_adapters.anthropic_transport import NO_ANTHROPIC_KEY, AnthropicTransport
     from aios_adapters.openai_errors import (
         as_both,
         as_openai_error,
@@ -82,9 +88,16 @@ if TYPE_CHECKING:
     )
     from aios_adapters.openai_transport import DEFAULT_MODEL, NO_KEY, KernelTransport
 
-# These modules import the package `openai`, which is slow to import and may be missing.
+# These modules import a client's package, which is slow to import and may be missing.
 if not TYPE_CHECKING:  # or type checkers would accept any name
-    __getattr__ = export_lazily(
+    _of_anthropic = export_lazily(
+        {
+            "NO_ANTHROPIC_KEY": "aios_adapters.anthropic_transport",
+            "AnthropicTransport": "aios_adapters.anthropic_transport",
+        },
+        install="anthropic",
+    )
+    _of_openai = export_lazily(
         {
             "DEFAULT_MODEL": "aios_adapters.openai_transport",
             "NO_KEY": "aios_adapters.openai_transport",
@@ -97,15 +110,22 @@ if not TYPE_CHECKING:  # or type checkers would accept any name
         install="openai",
     )
 
+    def __getattr__(name: str) -> object:
+        """Import a name that needs a client's package on its first use."""
+        return (_of_anthropic if "anthropic" in name.lower() else _of_openai)(name)
+
+
 __all__ = [
     "DEFAULT_MODEL",
     "MODEL_VISIBLE_ERRORS",
+    "NO_ANTHROPIC_KEY",
     "NO_KEY",
     "ROLES",
     "AgentDirectory",
     "AgentRef",
     "AgentSettings",
     "AgentStore",
+    "AnthropicTransport",
     "AsyncScope",
     "Caller",
     "CallerKind",

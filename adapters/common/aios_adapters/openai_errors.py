@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import httpx
 import openai
 
+from aios_adapters.joined_errors import join_errors
 from aios_core import errors
 from aios_core.errors import KernelError
 
@@ -50,7 +51,6 @@ _BY_STATUS: Final[dict[int, type[openai.OpenAIError]]] = {
     422: openai.UnprocessableEntityError,
     429: openai.RateLimitError,
 }
-_made: dict[tuple[type, type], type[Exception]] = {}
 
 
 def openai_kind_of(error: KernelError) -> type[openai.OpenAIError]:
@@ -99,11 +99,11 @@ def as_both(error: KernelError, theirs: Exception) -> Exception:
         return error
     if isinstance(theirs, openai.OpenAIError) and not isinstance(theirs, openai_kind_of(error)):
         theirs = _made_by(openai_kind_of(error), error, getattr(theirs, "request", _NO_REQUEST))
-    joined = _join(type(error), type(theirs))
-    copy = joined.__new__(joined, *error.args)
-    copy.args = error.args
-    copy.__dict__.update({**theirs.__dict__, **error.__dict__})
-    return copy.with_traceback(error.__traceback__)
+    # OpenAI's client sets these on the instance, where the kernel has properties.
+    is_of_client = isinstance(theirs, openai.OpenAIError)
+    return join_errors(
+        error, theirs, {"status_code": None, "request_id": None} if is_of_client else None
+    )
 
 
 @contextmanager
@@ -141,13 +141,3 @@ def _made_by(kind: Any, error: KernelError, request: httpx.Request) -> openai.Op
         response = as_response(error, request)
         made = kind(str(error), response=response, body=response.json()["error"])
     return made
-
-
-def _join(ours: type[KernelError], theirs: type[Exception]) -> type[Exception]:
-    if (ours, theirs) not in _made:
-        facts: dict[str, Any] = {"__module__": ours.__module__}
-        if issubclass(theirs, openai.OpenAIError):
-            # OpenAI's client sets these on the instance, where the kernel has properties.
-            facts |= {"status_code": None, "request_id": None}
-        _made[ours, theirs] = type(ours.__name__, (ours, theirs), facts)
-    return _made[ours, theirs]

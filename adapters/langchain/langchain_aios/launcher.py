@@ -14,6 +14,7 @@ launcher: Final = Launcher(
     patches={
         "substitute": {
             **_UNSERVED,
+            "langchain_anthropic.chat_models": "langchain_aios.anthropic_chat:patch_substitute",
             "langchain_openai.chat_models.base": "langchain_aios.substitute:patch_substitute",
             "langchain_openai.chat_models.azure": "langchain_aios.substitute:patch_azure",
             "langchain_openai.embeddings.base": "langchain_aios.substitute:patch_embeddings",
@@ -25,6 +26,7 @@ launcher: Final = Launcher(
         },
         "passthrough": {
             **_UNSERVED,
+            "langchain_anthropic.chat_models": "langchain_aios.passthrough:patch_anthropic",
             "langchain_openai.chat_models.azure": "langchain_aios.passthrough:patch_passthrough",
             "langchain_openai.chat_models.base": "langchain_aios.passthrough:patch_passthrough",
             "langchain_openai.embeddings.base": (
@@ -35,5 +37,5 @@ launcher: Final = Launcher(
             ),
         },
     },
-    tested={"langchain-core": ("1.",), "langchain-openai": ("1.",)},
+    tested={"langchain-core": ("1.",), "langchain-openai": ("1.",), "langchain-anthropic": ("1.",)},
 )

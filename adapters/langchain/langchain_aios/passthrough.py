@@ -1,6 +1,6 @@
-"""Mode "passthrough" for `langchain_openai`: its models keep their provider and key.
+"""Mode "passthrough": models of `langchain_openai` and `ChatAnthropic` keep provider and key.
 
-The four methods that call OpenAI still make every call. Each call waits for a slot of its
+The four methods that call the provider still make every call. Each call waits for a slot of its
 provider's model and is a syscall of the agent that makes it. If the kernel cancels the syscall,
 the call is cancelled and the kernel's error is raised (a blocking call runs to its end, and its
 answer is dropped).
@@ -9,7 +9,12 @@ answer is dropped).
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    contextmanager,
+)
 from functools import wraps
 from types import ModuleType
 from typing import Any, Final
@@ -29,10 +34,9 @@ from aios_adapters import (
 )
 from aios_core import Usage
 from aios_core.launch import Patches
-from langchain_aios import translation
+from langchain_aios import errors, translation
 from langchain_aios.callers import RunManager, ref_for_run
 from langchain_aios.model_methods import patch_entries
-from langchain_aios.openai_errors import translated
 
 Limits = Mapping[str, int | None]
 
@@ -46,6 +50,11 @@ def patch_passthrough(module: ModuleType, patches: Patches) -> None:
         owner = getattr(module, name, None)
         if owner is not None and owner.__module__ == module.__name__:
             _patch_class(owner, patches)
+
+
+def patch_anthropic(module: ModuleType, patches: Patches) -> None:
+    """Schedule the calls of `langchain_anthropic.ChatAnthropic`."""
+    _patch_class(module.ChatAnthropic, patches)
 
 
 def _patch_class(owner: Any, patches: Patches) -> None:
@@ -156,7 +165,7 @@ def provider_call(
     """Wait for a slot for a provider's call on a thread."""
     model, request = _request(theirs, messages, kwargs, limits)
     with (
-        translated(),
+        _named(theirs),
         ref_for_run(run_manager).use(register_provider_model(model)) as agent,
         passthrough_call(agent, model, **request) as slot,
     ):
@@ -174,7 +183,7 @@ def aprovider_call(
     model, request = _request(theirs, messages, kwargs, limits)
 
     async def enter(stack: AsyncExitStack) -> PassthroughCall:
-        stack.enter_context(translated())
+        stack.enter_context(_named(theirs))
         ref = ref_for_run(run_manager).located()
         kernel = await aregister_provider_model(model)
         agent = await stack.enter_async_context(ref.ause(kernel))
@@ -187,19 +196,30 @@ def _request(
     theirs: Any, messages: Sequence[BaseMessage], kwargs: Mapping[str, Any], limits: Limits
 ) -> tuple[str, dict[str, Any]]:
     """Return the provider's model, and the call's arguments for the kernel's accounting."""
-    model = str(kwargs.get("model") or theirs.model_name)
+    model = str(kwargs.get("model") or getattr(theirs, "model_name", None) or theirs.model)
     return model, {"messages": to_kernel_messages(messages, translation.to_messages), **limits}
 
 
 def _limits(theirs: Any, kwargs: Mapping[str, Any]) -> Limits:
     """Return the limit of the answer that the program sends to its provider."""
-    return read_answer_limits(theirs._default_params, kwargs)  # noqa: SLF001 - what it will send
+    own = getattr(theirs, "_default_params", None)  # what it will send
+    return read_answer_limits(own or {"max_tokens": theirs.max_tokens}, kwargs)
+
+
+def _named(theirs: Any) -> AbstractContextManager[None]:
+    """Raise kernel errors that leave the block under the names of a model's own package too."""
+    if not any(kind.__module__.startswith("langchain_openai") for kind in type(theirs).__mro__):
+        return errors.translated()
+    from langchain_aios.openai_errors import translated  # noqa: PLC0415 - needs OpenAI's client
+
+    return translated()
 
 
 def _record_usage(slot: PassthroughCall, received: Sequence[BaseMessage]) -> None:
     usage = Usage()
     for message in received:
         if isinstance(message, AIMessage) and (took := message.usage_metadata):
-            cached = took.get("input_token_details", {}).get("cache_read", 0)
-            usage += Usage(took["input_tokens"], took["output_tokens"], cached)
+            read = took.get("input_token_details", {})
+            cached, written = read.get("cache_read") or 0, read.get("cache_creation") or 0
+            usage += Usage(took["input_tokens"], took["output_tokens"], cached, written)
     slot.record_usage(usage, "".join(message.text for message in received))

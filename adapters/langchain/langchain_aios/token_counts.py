@@ -54,7 +54,7 @@ def _count(
     return measure(messages, model=model, tools=tools).num_tokens
 
 
-# --- models of langchain_openai, which would use tiktoken, and that the network ------------------
+# --- models of providers, which would ask the network ------------------
 
 
 def patch_counts(owner: Any, patches: Patches) -> None:
@@ -67,7 +67,7 @@ def patch_counts(owner: Any, patches: Patches) -> None:
             num_tokens: int = native_text(self, text)
             return num_tokens
         kernel = default_kernel()
-        return count_text(measure_of(kernel), resolve_model(kernel, self.model_name), text)
+        return count_text(measure_of(kernel), resolve_model(kernel, _name_of(self)), text)
 
     def get_num_tokens_from_messages(
         self: Any, messages: Sequence[BaseMessage], tools: Any = None, **more: Any
@@ -76,8 +76,13 @@ def patch_counts(owner: Any, patches: Patches) -> None:
             num_tokens: int = native_messages(self, messages, tools, **more)
             return num_tokens
         kernel = default_kernel()
-        model = resolve_model(kernel, self.model_name)
+        model = resolve_model(kernel, _name_of(self))
         return count_messages(measure_of(kernel), model, messages, tools)
 
     patches.replace(owner, "get_num_tokens", get_num_tokens)
     patches.replace(owner, "get_num_tokens_from_messages", get_num_tokens_from_messages)
+
+
+def _name_of(theirs: Any) -> str:
+    """Return the model that a provider's class names."""
+    return str(getattr(theirs, "model_name", None) or theirs.model)

@@ -1,6 +1,6 @@
 """Warn of models that no patch covers, at their first call.
 
-`ChatAnthropic`, `ChatOllama` and others call their provider directly, which the user of a
+`ChatOllama`, `ChatMistralAI` and others call their provider directly, which the user of a
 program on the kernel would not notice. The public methods of LangChain's own base classes
 are wrapped, which covers classes that are defined later too. Nothing here imports LangChain.
 """

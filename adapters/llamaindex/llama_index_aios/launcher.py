@@ -15,6 +15,7 @@ launcher: Final = Launcher(
             "llama_index.embeddings.openai.base": (
                 "llama_index_aios.openai_embedding:patch_substitute"
             ),
+            "llama_index.llms.anthropic.base": "llama_index_aios.anthropic_llm:patch_substitute",
             "llama_index.llms.openai.base": "llama_index_aios.openai_llm:patch_substitute",
             "llama_index.llms.openai.responses": (
                 "llama_index_aios.openai_responses:patch_substitute"
@@ -24,6 +25,9 @@ launcher: Final = Launcher(
             **_WATCH,
             "llama_index.embeddings.openai.base": (
                 "llama_index_aios.openai_embedding:patch_passthrough"
+            ),
+            "llama_index.llms.anthropic.base": (
+                "llama_index_aios.passthrough:patch_anthropic_passthrough"
             ),
             "llama_index.llms.openai.base": "llama_index_aios.passthrough:patch_passthrough",
             "llama_index.llms.openai.responses": (

@@ -1,6 +1,6 @@
-"""Mode "passthrough" for `llama_index.llms.openai`: its LLMs keep their provider and key.
+"""Mode "passthrough" for LLMs of OpenAI and Anthropic, which keep their provider and key.
 
-The inner methods that call OpenAI still make every call, with their own
+The methods that call the provider still make every call, with their own
 retries; callbacks, events and tools around them stay LlamaIndex's, and subclasses
 of `OpenAI` (Azure's, OpenAI-like servers') are covered as well. Each call waits for a
 slot of its provider's model and is a syscall of the agent that makes it. If the kernel cancels
@@ -10,7 +10,7 @@ its end, and its answer is dropped).
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -56,18 +56,23 @@ def patch_responses_passthrough(module: ModuleType, patches: Patches) -> None:
     _schedule(module.OpenAIResponses, ("chat",), patches)
 
 
-def _schedule(owner: type, asking: Sequence[str], patches: Patches) -> None:
+def patch_anthropic_passthrough(module: ModuleType, patches: Patches) -> None:
+    """Schedule the calls of `llama_index.llms.anthropic.base.Anthropic`."""
+    _schedule(module.Anthropic, ("chat",), patches, prefix="")
+
+
+def _schedule(owner: type, asking: Sequence[str], patches: Patches, prefix: str = "_") -> None:
     for what in asking:
         for name, scheduled in (
-            (f"_{what}", _whole),
-            (f"_a{what}", _awhole),
-            (f"_stream_{what}", _steps),
-            (f"_astream_{what}", _asteps),
+            (f"{prefix}{what}", _whole),
+            (f"{prefix}a{what}", _awhole),
+            (f"{prefix}stream_{what}", _steps),
+            (f"{prefix}astream_{what}", _asteps),
         ):
             patches.replace(owner, name, scheduled(getattr(owner, name)))
 
 
-# --- the four ways to call: `self` is an LLM of llama_index.llms.openai --------------------------
+# --- the four ways to call: `self` is an LLM of a provider ---------------------------------------
 
 
 def _whole(ask: Callable[..., Any]) -> Callable[..., Any]:
@@ -169,12 +174,23 @@ def _usage(answer: Answer) -> Usage:
     if (took := counted.get("usage")) is not None:  # the format of the Responses API
         cached = took.input_tokens_details.cached_tokens
         return Usage(took.input_tokens, took.output_tokens, cached)
+    if isinstance(answer.raw, Mapping) and "usage" in answer.raw:
+        return _usage_of_anthropic(answer.raw["usage"])
     details = getattr(getattr(answer.raw, "usage", None), "prompt_tokens_details", None)
     return Usage(
         counted.get("prompt_tokens") or 0,
         counted.get("completion_tokens") or 0,
         getattr(details, "cached_tokens", None) or 0,
     )
+
+
+def _usage_of_anthropic(counted: Any) -> Usage:
+    """Return the usage of an answer of Anthropic's, which counts cached tokens apart."""
+    counts = dict(counted)
+    read = counts.get("cache_read_input_tokens") or 0
+    written = counts.get("cache_creation_input_tokens") or 0
+    num_input = (counts.get("input_tokens") or 0) + read + written
+    return Usage(num_input, counts.get("output_tokens") or 0, read, written)
 
 
 @contextmanager
@@ -204,16 +220,24 @@ def _aslot(
 
 def _limited(theirs: Any, slot: PassthroughCall, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Limit the answer to what the agent's budget has left, if the program set no limit."""
-    sent = theirs._get_model_kwargs(**kwargs)  # noqa: SLF001 - what it will send
+    sent = _sent(theirs, kwargs)
     own = read_answer_limits(sent)["max_tokens"]
     if theirs.__class__.__name__.endswith("Responses"):
         return slot.limiting(kwargs, "max_output_tokens", own=own)
-    return slot.limiting(kwargs, limit_parameter(theirs.api_base), own=own)
+    url = getattr(theirs, "api_base", "")  # OpenAI's alone has another name for the limit
+    return slot.limiting(kwargs, limit_parameter(url), own=own)
+
+
+def _sent(theirs: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that an LLM will send."""
+    options = getattr(theirs, "_get_model_kwargs", None) or theirs._get_all_kwargs  # noqa: SLF001
+    sent: dict[str, Any] = options(**kwargs)
+    return sent
 
 
 def _request(theirs: Any, asked: Asked, kwargs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the provider's model, and the call's arguments for the kernel's accounting."""
-    sent = theirs._get_model_kwargs(**kwargs)  # noqa: SLF001 - what it will send
+    sent = _sent(theirs, kwargs)
     if isinstance(asked, str):
         known = [Message("user", asked)]
     else:

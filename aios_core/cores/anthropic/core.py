@@ -17,10 +17,10 @@ from functools import partial
 from typing import Any, Final, Literal
 
 import anthropic
-import httpx2
 
 from aios_core.core import Capabilities, Prepared, Run
 from aios_core.cores.anthropic.answer_format import AnswerForm, form_of
+from aios_core.cores.anthropic.client_library import http
 from aios_core.cores.anthropic.events import MessageReader
 from aios_core.cores.anthropic.model_limits import LimitBook, ModelLimits
 from aios_core.cores.anthropic.prompt_cache import CacheTime
@@ -127,7 +127,7 @@ class AnthropicCore(EndpointCore):
                     cast_to=object,
                     options={"headers": headers},
                 )
-        except (TimeoutError, anthropic.AnthropicError, httpx2.HTTPError, ValueError):
+        except (TimeoutError, anthropic.AnthropicError, http.HTTPError, ValueError):
             return None
         return whole_number(answer.get("input_tokens")) if isinstance(answer, dict) else None
 
@@ -135,18 +135,17 @@ class AnthropicCore(EndpointCore):
 
     async def build_client(self) -> anthropic.AsyncAnthropic:
         """Build the client."""
-        http = anthropic.DefaultAsyncHttpxClient(
-            verify=await asyncio.to_thread(certificates, httpx2.create_ssl_context),
-            timeout=httpx2.Timeout(None, connect=self._limits.connect_s),
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=self._slots),
+        client = anthropic.DefaultAsyncHttpxClient(
+            verify=await asyncio.to_thread(certificates, http.create_ssl_context),
+            timeout=http.Timeout(None, connect=self._limits.connect_s),
+            limits=http.Limits(max_connections=None, max_keepalive_connections=self._slots),
             event_hooks={"request": [watch_request]},
         )
         return anthropic.AsyncAnthropic(
             base_url=self._base_url,
             api_key=self._api_key or "none",  # without one, the client searches the machine
             max_retries=0,
-            http_client=http,
-            open_telemetry=False,
+            http_client=client,
         )
 
     async def disconnect(self) -> None:
@@ -193,7 +192,7 @@ class AnthropicCore(EndpointCore):
 
     def failure_of(self, exc: Exception) -> ClientFailure | None:
         """Read an exception of the client's library; None if it is not one of its own."""
-        return ClientFailure.of(exc, anthropic, httpx2)
+        return ClientFailure.of(exc, anthropic, http)
 
     async def send(self, live: LiveRun) -> anthropic.AsyncStream[Any]:
         """Send the request of a run, again if a refusal shows a limit that fits."""

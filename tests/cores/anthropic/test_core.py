@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from aios_core.core import Core, Stopped
+from aios_core.core import Core, Finished, Report, Run, Stopped
 from aios_core.cores.anthropic.core import AnthropicCore
 from aios_core.errors import CoreError
 from aios_core.messages import (
@@ -238,11 +238,24 @@ async def test_an_answer_in_one_document_is_read_as_well(serve: Serve) -> None:
 async def test_ten_thousand_chunks_come_out_in_order(serve: Serve) -> None:
     text = " ".join(f"w{number}" for number in range(10_000))
     server = serve(Answer(text), max_output=20_000, context_window=100_000)
-    async with connected(server) as rig:
-        completion = await rig.generate(ask())
+    core = core_of(server)
+    reports: list[Report] = []
+    is_over = asyncio.Event()
+
+    def sink(more: Sequence[Report]) -> None:
+        reports.extend(more)
+        if any(isinstance(report, Finished) for report in more):
+            is_over.set()
+
+    await core.start(sink)
+    core.run(Run(1, 1, ask(), core.prepare(ask())))
+    await is_over.wait()
+    await core.close()
+    completion = reports[-1].completion  # type: ignore[union-attr]
 
     assert completion.text == text
     assert completion.usage.output_tokens == 10_000
+    assert len(reports) == 10_001
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
