@@ -42,6 +42,7 @@ PROVIDER_SUFFIX: Final = "@provider"
 
 _WINDOW: Final = 2_000_000  # tokens; the provider refuses prompts over its true limit itself
 _BEGIN: Final = Delta("begin")
+_MAX_CAUSES: Final = 4  # frameworks wrap the exceptions of their clients
 
 
 class ExternalCall:
@@ -55,6 +56,7 @@ class ExternalCall:
         self.was_sent = False  # the provider has the request, and charges for the prompt
         self.has_sent_limit = False  # a limit that a budget set, not the program
         self._end: Callable[[Finished | Failed], None] | None = None
+        self._is_refusal: Callable[[KernelError, int], bool] | None = None
         self._run_id = 0
 
     def __eq__(self, other: object) -> bool:
@@ -63,10 +65,28 @@ class ExternalCall:
     __hash__ = None  # type: ignore[assignment] # equal instances are still distinct calls
 
     def enter(
-        self, run_id: int, token_limit: int | None, end: Callable[[Finished | Failed], None]
+        self,
+        run_id: int,
+        token_limit: int | None,
+        end: Callable[[Finished | Failed], None],
+        is_refusal: Callable[[KernelError, int], bool],
     ) -> None:
-        """Note that the call holds a slot now; `end` reports its outcome."""
+        """Note that the call holds a slot now.
+
+        `end` reports its outcome, and `is_refusal` judges whether an error refuses a limit.
+        """
         self._run_id, self.token_limit, self._end = run_id, token_limit, end
+        self._is_refusal = is_refusal
+
+    def drop_limit(self, error: KernelError) -> bool:
+        """Drop a budget's limit if the provider refused it. Returns whether it did."""
+        limit = self.token_limit
+        if not self.has_sent_limit or limit is None or self._is_refusal is None:
+            return False
+        if not self._is_refusal(error, limit):
+            return False
+        self.token_limit, self.has_sent_limit = None, False
+        return True
 
     def finish(self, completion: Completion) -> None:
         """Report the provider's answer."""
@@ -127,7 +147,7 @@ class ExternalCore:
     def run(self, run: Run) -> None:
         """Let the caller start."""
         call = self._calls[run.id] = run.request.extra[EXTERNAL_CALL]
-        call.enter(run.id, self._limit_of(run), self._ended)
+        call.enter(run.id, self._limit_of(run), self._ended, self._is_refusal)
         self._report(Progress(run.id, 0, _BEGIN))
 
     def preempt(self, run_id: int) -> None:
@@ -161,15 +181,28 @@ class ExternalCore:
         call = self._calls.pop(report.run_id, None)
         if call is None:
             return
-        if isinstance(report, Failed) and call.has_sent_limit and call.token_limit is not None:
-            self._remember_refusal(report.error, call.token_limit)
+        if isinstance(report, Failed):
+            call.drop_limit(report.error)
         self._report(report)
 
-    def _remember_refusal(self, error: KernelError, limit: int) -> None:
-        status = getattr(error.__cause__, "status_code", None)
-        if isinstance(status, int) and self._limit_memory.is_refusal(status, str(error)):
-            self._limit_memory.refused(self._model, limit)
+    def _is_refusal(self, error: KernelError, limit: int) -> bool:
+        """Return whether a provider refused a limit, which is remembered then."""
+        status = _status_of(error)
+        if status is None or not self._limit_memory.is_refusal(status, str(error)):
+            return False
+        self._limit_memory.refused(self._model, limit)
+        return True
 
     def _report(self, report: Progress | Finished | Failed | Stopped) -> None:
         if self._sink is not None:
             self._sink((report,))
+
+
+def _status_of(error: BaseException) -> int | None:
+    """Return the HTTP status of the provider's answer behind an error, if there was one."""
+    cause = error.__cause__
+    for _ in range(_MAX_CAUSES):
+        if isinstance(status := getattr(cause, "status_code", None), int):
+            return status
+        cause = cause.__cause__ if cause is not None else None
+    return None

@@ -38,10 +38,10 @@ _STEP: Final = 64  # tokens by which a reservation grows at least, if the budget
 _ROOM: Final = 32  # a reservation grows as soon as fewer tokens are left
 _LAST: Final = 8  # a run that cannot be paid further is preempted when fewer are left
 _ANY_ANSWER: Final = 131_072  # tokens; no model writes more in one answer
-# The least reservation for an answer that cannot be cut later. It is sent as the limit; models take
-# so small a limit, and those that have written longer answers take a larger one.
+# The least reservation for an answer that cannot be cut later. It is sent as the limit.
 _EXTERNAL: Final = 4_096
-_EXTERNAL_FACTOR: Final = 4  # ... or so many times what is expected
+_EXTERNAL_FACTOR: Final = 4  # ... or so many times what is expected,
+_EXTERNAL_PART: Final = 8  # ... or this part of what is unreserved
 
 
 class Step(NamedTuple):
@@ -240,6 +240,7 @@ class Reservations:
             return _ANY_ANSWER
         is_long = expected > _EXTERNAL // 2
         plenty = _EXTERNAL_FACTOR * expected if is_long else _EXTERNAL
+        plenty = max(plenty, free // _EXTERNAL_PART)
         most = free // 2
         if not _is_shared(call):
             most = max(most, free - expected - 2 * allowance_of(call).prompt_tokens)

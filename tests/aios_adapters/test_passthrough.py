@@ -105,7 +105,8 @@ async def test_an_answer_that_could_exceed_the_budget_is_limited(kernel: Kernel)
     }
 
     assert 1_450 < (limits[2_000] or 0) < 1_500, "what is left, without another usual answer"
-    assert limits[5_000] == limits[20_000] == limits[200_000] == 4_096
+    assert limits[5_000] == limits[20_000] == 4_096
+    assert 24_900 < (limits[200_000] or 0) <= 25_000, "an eighth of what is left"
     assert limits[2_000_000] is None, "no answer is so long that it exceeds the budget"
 
 
@@ -133,27 +134,6 @@ async def test_an_agent_may_ask_again_while_it_reads_an_answer(kernel: Kernel) -
         answer = await agent.llm.agenerate("hello", model="scripted")
 
     assert answer.text == "hi"
-
-
-class TooLong(Exception):
-    """A provider's refusal of a limit."""
-
-    status_code = 400
-
-
-async def test_a_budgets_limit_that_a_provider_refuses_is_not_sent_again(kernel: Kernel) -> None:
-    agent = await kernel.aspawn("a", budget=Budget(tokens=5_000))
-
-    async def ask() -> None:
-        async with apassthrough_call(agent, "gpt", messages="hi") as slot:
-            assert slot.limiting({}) == {"max_tokens": 4_096}
-            raise TooLong("max_tokens is too large: this model supports at most 2048")
-
-    with pytest.raises(TooLong):
-        await ask()
-
-    async with apassthrough_call(agent, "gpt", messages="hi again") as slot:
-        assert slot.limiting({}) == {}
 
 
 async def test_who_makes_a_call_while_it_reads_a_providers_answer_does_not_wait_for_itself(

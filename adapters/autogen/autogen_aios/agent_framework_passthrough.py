@@ -19,6 +19,7 @@ from agent_framework import ChatResponse, ChatResponseUpdate, Message, ResponseS
 from aios_adapters import (
     AsyncScope,
     PassthroughCall,
+    ProviderStream,
     apassthrough_call,
     aregister_provider_model,
     read_answer_limits,
@@ -107,6 +108,14 @@ class _Asked:
         self._sent = self.options if limited == dict(self.options) else limited
         return self._ask(options=self._sent)
 
+    def pieces(self, slot: PassthroughCall) -> ProviderStream[ChatResponseUpdate]:
+        """Return the answer's stream, within a slot."""
+
+        def begin() -> AsyncGenerator[ChatResponseUpdate]:
+            return _read(self.within(slot))
+
+        return slot.iterate(begin(), begin)
+
     def use_up(self) -> None:
         """Remove from the program's options those that the client removed from its own copy."""
         if isinstance(self.options, dict):
@@ -119,7 +128,7 @@ async def _answered(
 ) -> ChatResponse:
     with translated():
         async with entering as slot:
-            response: ChatResponse = await slot.run(asked.within(slot))
+            response: ChatResponse = await slot.aattempt(lambda: asked.within(slot))
             slot.record_usage(_usage([response.usage_details]), response.text)
             return response
 
@@ -130,7 +139,10 @@ async def _streamed(
     updates: list[ChatResponseUpdate] = []
     free_dropped_streams()
     with translated():
-        async with entering as slot, aclosing(slot.iterate(_read(asked.within(slot)))) as pieces:
+        async with (
+            entering as slot,
+            aclosing(asked.pieces(slot)) as pieces,
+        ):
             async for update in pieces:
                 updates.append(update)
                 yield update

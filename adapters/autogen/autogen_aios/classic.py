@@ -254,8 +254,10 @@ class PassthroughClient:
         limits = read_answer_limits(asked)
         request: dict[str, Any] = {"messages": known, **limits}
         with self._agent.use(kernel) as agent, passthrough_call(agent, model, **request) as slot:
-            limited = slot.limiting(asked, self._limit_name, own=limits["max_tokens"])
-            response = self._client.create(limited)
+            own = limits["max_tokens"]
+            response = slot.attempt(
+                lambda: self._client.create(slot.limiting(asked, self._limit_name, own=own))
+            )
             usage = self._client.get_usage(response) or {}
             tokens = (int(usage.get(key) or 0) for key in ("prompt_tokens", "completion_tokens"))
             slot.record_usage(Usage(*tokens))

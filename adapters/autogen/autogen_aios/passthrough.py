@@ -7,8 +7,9 @@ the call is cancelled and the kernel's error is raised.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -51,9 +52,12 @@ def _patch(base: Any, patches: Patches) -> None:
     ) -> CreateResult:
         extra, said = _without_ours(extra_create_args)
         async with _slot(self, messages, extra, said) as slot:
-            limited = _limited(self, slot, extra)
-            work = ask(self, messages, extra_create_args=limited, **arguments)
-            result: CreateResult = await slot.run(work)
+
+            def begin() -> Awaitable[CreateResult]:
+                limited = _limited(self, slot, extra)
+                return ask(self, messages, extra_create_args=limited, **arguments)  # type: ignore[no-any-return]
+
+            result = await slot.aattempt(begin)
             _settle(slot, result)
             return result
 
@@ -81,7 +85,7 @@ async def _streamed(
     begin: Callable[[PassthroughCall], AsyncGenerator[str | CreateResult, None]],
 ) -> AsyncGenerator[str | CreateResult, None]:
     async with entering as slot:
-        async for item in slot.iterate(begin(slot)):
+        async for item in slot.iterate(begin(slot), partial(begin, slot)):
             if isinstance(item, CreateResult):
                 _settle(slot, item)
             yield item

@@ -165,6 +165,25 @@ async def test_what_a_budget_has_left_is_the_providers_limit(serve: Serve) -> No
 
 
 @pytest.mark.usefixtures("as_default")
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_a_budgets_limit_that_the_provider_refuses_is_left_out_at_once(
+    serve: Serve, is_streamed: bool
+) -> None:
+    refusal = Refuse(400, "max_tokens is too large: this model supports at most 64 tokens")
+    server = serve(refusal, Answer("a b") if is_streamed else WHOLE)
+    whose = {"aios": {"agent": "poor", "budget": {"tokens": 300}}}
+    async with client_of(server) as client:
+        agent = Agent(client, name="x", default_options=whose)
+        if is_streamed:
+            assert (await agent.run("hi", stream=True).get_final_response()).text == "a b"
+        else:
+            assert await agent.run("hi")
+
+    limits = ["max_completion_tokens" in exchange.body for exchange in server.exchanges]
+    assert limits == [True, False]
+
+
+@pytest.mark.usefixtures("as_default")
 async def test_a_picture_is_the_providers_business(serve: Serve, watch: EventWatcher) -> None:
     picture = Content.from_uri("https://x.example/a.png", media_type="image/png")
     async with client_of(serve(WHOLE)) as client:

@@ -208,6 +208,30 @@ def test_classic_agents_keep_their_provider_too(
 
 
 @pytest.mark.usefixtures("as_default")
+@pytest.mark.parametrize("how", ["create", "create_stream", "classic"])
+async def test_a_budgets_limit_that_the_provider_refuses_is_left_out_at_once(
+    serve: Serve, how: str
+) -> None:
+    refusal = Refuse(400, "max_tokens is too large: this model supports at most 64 tokens")
+    server = serve(refusal, Answer("a b") if "stream" in how else WHOLE)
+    poor = {"agent": "poor", "budget": {"tokens": 300}}
+
+    if how == "classic":
+        entry = classic_entry(server, aios=poor)
+        OpenAIWrapper(config_list=[entry], cache_seed=None).create(
+            messages=[{"role": "user", "content": "hi"}]
+        )
+    elif how == "create":
+        await client_of(server).create(HI, extra_create_args={"aios": poor})
+    else:
+        stream = client_of(server).create_stream(HI, extra_create_args={"aios": poor})
+        assert [item async for item in stream]
+
+    bodies = [exchange.body for exchange in server.exchanges]
+    assert ["max_tokens" in b or "max_completion_tokens" in b for b in bodies] == [True, False]
+
+
+@pytest.mark.usefixtures("as_default")
 def test_what_a_budget_has_left_is_the_limit_of_classics_provider_too(serve: Serve) -> None:
     server = serve(WHOLE)
     poor = classic_entry(server, aios={"agent": "poor", "budget": {"tokens": 300}})

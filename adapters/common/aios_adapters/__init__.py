@@ -66,6 +66,7 @@ from aios_adapters.openai_format import (
 from aios_adapters.openai_responses import as_chat_options
 from aios_adapters.passthrough import (
     PassthroughCall,
+    ProviderStream,
     apassthrough_call,
     aregister_provider_model,
     passthrough_call,
@@ -133,6 +134,7 @@ __all__ = [
     "ErrorMapping",
     "KernelTransport",
     "PassthroughCall",
+    "ProviderStream",
     "RequestOptions",
     "RunHold",
     "RunRoot",

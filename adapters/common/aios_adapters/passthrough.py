@@ -19,12 +19,14 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Generator,
     Iterable,
     Iterator,
     Mapping,
     Sequence,
 )
 from contextlib import AbstractAsyncContextManager, ExitStack, closing, contextmanager, suppress
+from itertools import islice
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
@@ -78,6 +80,39 @@ class PassthroughCall:
         """Record the usage of the provider's answer, and the answer for the kernel's records."""
         self.completion = _completion(self._model, usage, text, tool_calls)
 
+    def attempt(self, ask: Callable[[], T]) -> T:
+        """Call the provider, and once more without a budget's limit if it refuses that.
+
+        `ask` makes the call with the arguments from `limiting`.
+        """
+        try:
+            return ask()
+        except Exception as exc:
+            if not self.has_refused_limit(exc):
+                raise
+        return ask()
+
+    async def aattempt(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Call the provider on an event loop (async form of `attempt`); raises as `run`."""
+        try:
+            return await self.run(ask())
+        except Exception as exc:
+            if not self.has_refused_limit(exc):
+                raise
+        return await self.run(ask())
+
+    def steps(self, ask: Callable[[], Iterator[T]]) -> Generator[T]:
+        """Yield the parts of a provider's stream, which is begun as `attempt` makes a call."""
+        first, items = self.attempt(lambda: _begun(ask()))
+        yield from first
+        yield from items
+
+    def has_refused_limit(self, exc: Exception) -> bool:
+        """Return whether the provider refused a budget's limit; `limiting` leaves it out then."""
+        if isinstance(exc, KernelError):
+            return False
+        return self.external_call.drop_limit(_provider_failed(self._model, exc))
+
     async def run(self, work: Awaitable[T]) -> T:
         """Await the provider.
 
@@ -89,10 +124,15 @@ class PassthroughCall:
         await self._until(task)
         return task.result()
 
-    def iterate(self, items: AsyncIterator[T]) -> ProviderStream[T]:
-        """Iterate over the provider's stream; raises as `run` if the kernel cancels the call."""
+    def iterate(
+        self, items: AsyncIterator[T], again: Callable[[], AsyncIterator[T]] | None = None
+    ) -> ProviderStream[T]:
+        """Iterate over the provider's stream; raises as `run` if the kernel cancels the call.
+
+        `again` begins another stream, for a provider that refuses a budget's limit.
+        """
         self.external_call.was_sent = True
-        return ProviderStream(self, items)
+        return ProviderStream(self, items, again)
 
     async def _until(self, task: asyncio.Future[Any]) -> None:
         """Wait for a task; if the kernel ends the call first, cancel it and raise the reason."""
@@ -115,26 +155,45 @@ class ProviderStream(AsyncIterator[T]):
     any order (`aios_adapters.async_scope`).
     """
 
-    def __init__(self, slot: PassthroughCall, items: AsyncIterator[T]) -> None:
+    def __init__(
+        self,
+        slot: PassthroughCall,
+        items: AsyncIterator[T],
+        again: Callable[[], AsyncIterator[T]] | None = None,
+    ) -> None:
         self._slot = slot
         self._items = items
+        self._again = again  # only until the first item
 
     async def __anext__(self) -> T:
-        step = asyncio.ensure_future(_anext(self._items))
         try:
-            await self._slot._until(step)  # noqa: SLF001 - ours
-            item = step.result()
+            item = await self._next()
         except BaseException:
             await finish_shielded(self.aclose())
             raise
+        self._again = None
         if item is None:
             raise StopAsyncIteration
         return item[0]
+
+    async def _next(self) -> tuple[T] | None:
+        try:
+            return await self._slot.run(_anext(self._items))
+        except Exception as exc:
+            if self._again is None or not self._slot.has_refused_limit(exc):
+                raise
+            self._items = self._again()
+        return await self._slot.run(_anext(self._items))
 
     async def aclose(self) -> None:
         """Close the provider's stream. Idempotent."""
         if isinstance(self._items, AsyncGenerator):
             await self._items.aclose()
+
+
+def _begun(items: Iterator[T]) -> tuple[tuple[T, ...], Iterator[T]]:
+    """Return the first item, if there is one, and the iterator over the others."""
+    return tuple(islice(items, 1)), items
 
 
 async def _anext(items: AsyncIterator[T]) -> tuple[T] | None:

@@ -8,7 +8,7 @@ answer is dropped).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -80,8 +80,13 @@ def _answering(owner: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     ) -> ChatResult:
         limits = _limits(self, kwargs)
         with provider_call(self, messages, run_manager, kwargs, limits) as slot:
-            limited = slot.limiting(kwargs, own=limits["max_tokens"])
-            result: ChatResult = generate(self, messages, stop, run_manager, **limited)
+
+            def ask() -> ChatResult:
+                limited = slot.limiting(kwargs, own=limits["max_tokens"])
+                result: ChatResult = generate(self, messages, stop, run_manager, **limited)
+                return result
+
+            result = slot.attempt(ask)
             _record_usage(slot, [generation.message for generation in result.generations])
             return result
 
@@ -94,9 +99,15 @@ def _answering(owner: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     ) -> ChatResult:
         limits = _limits(self, kwargs)
         async with aprovider_call(self, messages, run_manager, kwargs, limits) as slot:
-            limited = slot.limiting(kwargs, own=limits["max_tokens"])
-            work = agenerate(self, messages, stop, run_manager, **limited)
-            result: ChatResult = await slot.run(work)
+
+            def ask() -> Awaitable[ChatResult]:
+                limited = slot.limiting(kwargs, own=limits["max_tokens"])
+                answer: Awaitable[ChatResult] = agenerate(
+                    self, messages, stop, run_manager, **limited
+                )
+                return answer
+
+            result = await slot.aattempt(ask)
             _record_usage(slot, [generation.message for generation in result.generations])
             return result
 
@@ -117,8 +128,12 @@ def _streaming(owner: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
         received: list[BaseMessage] = []
         limits = _limits(self, kwargs)
         with provider_call(self, messages, run_manager, kwargs, limits) as slot:
-            limited = slot.limiting(kwargs, own=limits["max_tokens"])
-            for chunk in stream(self, messages, stop, run_manager, **limited):
+
+            def ask() -> Iterator[ChatGenerationChunk]:
+                limited = slot.limiting(kwargs, own=limits["max_tokens"])
+                yield from stream(self, messages, stop, run_manager, **limited)
+
+            for chunk in slot.steps(ask):
                 received.append(chunk.message)
                 yield chunk
             _record_usage(slot, received)
@@ -133,9 +148,15 @@ def _streaming(owner: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
         received: list[BaseMessage] = []
         limits = _limits(self, kwargs)
         async with aprovider_call(self, messages, run_manager, kwargs, limits) as slot:
-            limited = slot.limiting(kwargs, own=limits["max_tokens"])
-            chunks = astream(self, messages, stop, run_manager, **limited)
-            async for chunk in slot.iterate(chunks):
+
+            def ask() -> AsyncIterator[ChatGenerationChunk]:
+                limited = slot.limiting(kwargs, own=limits["max_tokens"])
+                chunks: AsyncIterator[ChatGenerationChunk] = astream(
+                    self, messages, stop, run_manager, **limited
+                )
+                return chunks
+
+            async for chunk in slot.iterate(ask(), ask):
                 received.append(chunk.message)
                 yield chunk
             _record_usage(slot, received)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -44,9 +44,13 @@ def _answering(owner: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
             return result
         limits = _limits(self, kwargs, len(prompts))
         with provider_call(self, _told(prompts), run_manager, kwargs, limits) as slot:
-            limited = _limited(self, slot, kwargs, limits)
-            result = generate(self, prompts, stop, run_manager, **limited)
-            return _with_usage(slot, result)
+
+            def ask() -> LLMResult:
+                limited = _limited(self, slot, kwargs, limits)
+                answer: LLMResult = generate(self, prompts, stop, run_manager, **limited)
+                return answer
+
+            return _with_usage(slot, slot.attempt(ask))
 
     async def _agenerate(
         self: Any,
@@ -60,9 +64,15 @@ def _answering(owner: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
             return result
         limits = _limits(self, kwargs, len(prompts))
         async with aprovider_call(self, _told(prompts), run_manager, kwargs, limits) as slot:
-            limited = _limited(self, slot, kwargs, limits)
-            work = agenerate(self, prompts, stop, run_manager, **limited)
-            return _with_usage(slot, await slot.run(work))
+
+            def ask() -> Awaitable[LLMResult]:
+                limited = _limited(self, slot, kwargs, limits)
+                answer: Awaitable[LLMResult] = agenerate(
+                    self, prompts, stop, run_manager, **limited
+                )
+                return answer
+
+            return _with_usage(slot, await slot.aattempt(ask))
 
     return _generate, _agenerate
 
@@ -81,8 +91,12 @@ def _streaming(owner: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
         said = ""
         limits = _limits(self, kwargs, 1)
         with provider_call(self, _told([prompt]), run_manager, kwargs, limits) as slot:
-            limited = _limited(self, slot, kwargs, limits)
-            for chunk in stream(self, prompt, stop, run_manager, **limited):
+
+            def ask() -> Iterator[GenerationChunk]:
+                limited = _limited(self, slot, kwargs, limits)
+                yield from stream(self, prompt, stop, run_manager, **limited)
+
+            for chunk in slot.steps(ask):
                 said += chunk.text
                 yield chunk
             slot.record_usage(Usage(), said)
@@ -97,9 +111,15 @@ def _streaming(owner: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
         said = ""
         limits = _limits(self, kwargs, 1)
         async with aprovider_call(self, _told([prompt]), run_manager, kwargs, limits) as slot:
-            limited = _limited(self, slot, kwargs, limits)
-            chunks = astream(self, prompt, stop, run_manager, **limited)
-            async for chunk in slot.iterate(chunks):
+
+            def ask() -> AsyncIterator[GenerationChunk]:
+                limited = _limited(self, slot, kwargs, limits)
+                chunks: AsyncIterator[GenerationChunk] = astream(
+                    self, prompt, stop, run_manager, **limited
+                )
+                return chunks
+
+            async for chunk in slot.iterate(ask(), ask):
                 said += chunk.text
                 yield chunk
             slot.record_usage(Usage(), said)

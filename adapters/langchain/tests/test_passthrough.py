@@ -145,6 +145,29 @@ async def test_the_end_of_its_agent_hangs_up_on_the_provider(
     await server.until(lambda: server.exchanges[0].was_left)
 
 
+TOO_MUCH = Refuse(400, "max_tokens is too large: this model supports at most 64 completion tokens")
+
+
+@pytest.mark.usefixtures("as_default")
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream", "astream"])
+async def test_a_budgets_limit_that_the_provider_refuses_is_left_out_at_once(
+    serve: Serve, how: str
+) -> None:
+    server = serve(TOO_MUCH, Answer("a b") if "stream" in how else WHOLE)
+    poor: Any = {"metadata": {"aios_agent": "poor", "aios_budget": Budget(tokens=300)}}
+
+    llm = chat(server)
+    if how == "astream":
+        assert [chunk async for chunk in llm.astream("hi", poor)]
+    elif how == "ainvoke":
+        assert (await llm.ainvoke("hi", poor)).text == "native"
+    else:
+        assert list(getattr(llm, how)("hi", poor))
+
+    limits = ["max_completion_tokens" in exchange.body for exchange in server.exchanges]
+    assert limits == [True, False]
+
+
 @pytest.mark.usefixtures("as_default")
 def test_a_providers_own_error_stays_its_own(serve: Serve, watch: EventWatcher) -> None:
     with pytest.raises(openai.BadRequestError, match="bad prompt"):

@@ -10,7 +10,15 @@ its end, and its answer is dropped).
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -79,7 +87,7 @@ def _whole(ask: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(ask)
     def asking(self: Any, asked: Asked, **kwargs: Any) -> Answer:
         with _slot(self, asked, kwargs, agent_ref()) as slot:
-            answer: Answer = ask(self, asked, **_limited(self, slot, kwargs))
+            answer: Answer = slot.attempt(lambda: ask(self, asked, **_limited(self, slot, kwargs)))
             _LatestStep(answer).record_usage(slot)
             return answer
 
@@ -90,8 +98,9 @@ def _awhole(ask: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(ask)
     async def asking(self: Any, asked: Asked, **kwargs: Any) -> Answer:
         async with _aslot(self, asked, kwargs, agent_ref().located()) as slot:
-            limited = _limited(self, slot, kwargs)
-            answer: Answer = await slot.run(ask(self, asked, **limited))
+            answer: Answer = await slot.aattempt(
+                lambda: ask(self, asked, **_limited(self, slot, kwargs))
+            )
             _LatestStep(answer).record_usage(slot)
             return answer
 
@@ -103,10 +112,14 @@ def _steps(ask: Callable[..., Any]) -> Callable[..., Any]:
         theirs: Any, asked: Asked, kwargs: dict[str, Any], hold: RunHold, agent: AgentRef
     ) -> Generator[Answer]:
         latest = _LatestStep()
+
+        def begin() -> Iterator[Answer]:
+            yield from ask(theirs, asked, **_limited(theirs, slot, kwargs))
+
         with (
             hold,
             _slot(theirs, asked, kwargs, agent) as slot,
-            closing(ask(theirs, asked, **_limited(theirs, slot, kwargs))) as answers,
+            closing(slot.steps(begin)) as answers,
         ):
             for answer in answers:
                 latest.update(answer)
@@ -127,9 +140,8 @@ def _asteps(ask: Callable[..., Any]) -> Callable[..., Any]:
         latest = _LatestStep()
         with hold:
             async with _aslot(theirs, asked, kwargs, agent) as slot:
-                limited = _limited(theirs, slot, kwargs)
-                answers = await slot.run(ask(theirs, asked, **limited))
-                async with aclosing(slot.iterate(answers)) as pieces:
+                answers = _begun(lambda: ask(theirs, asked, **_limited(theirs, slot, kwargs)))
+                async with aclosing(slot.iterate(answers(), answers)) as pieces:
                     async for answer in pieces:
                         latest.update(answer)
                         yield answer
@@ -140,6 +152,19 @@ def _asteps(ask: Callable[..., Any]) -> Callable[..., Any]:
         return steps(self, asked, kwargs, *claim(agent_ref()))
 
     return asking
+
+
+def _begun(
+    ask: Callable[[], Awaitable[AsyncGenerator[Answer]]],
+) -> Callable[[], AsyncGenerator[Answer]]:
+    """Return a function that begins a stream, which LlamaIndex's methods return when awaited."""
+
+    async def steps() -> AsyncGenerator[Answer]:
+        async with aclosing(await ask()) as answers:
+            async for answer in answers:
+                yield answer
+
+    return steps
 
 
 # --- usage ---------------------------------------------------------------------------------------

@@ -98,6 +98,35 @@ async def test_what_a_budget_has_left_is_the_providers_limit(serve: Serve) -> No
     assert limits[4:] == [7, None]
 
 
+async def _read_stream(llm: OpenAI) -> list[Any]:
+    return [step async for step in await llm.astream_complete("hi")]
+
+
+TOO_MUCH = Refuse(400, "max_tokens is too large: this model supports at most 64 completion tokens")
+
+
+@pytest.mark.usefixtures("as_default")
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda llm: asyncio.to_thread(llm.complete, "hi"),
+        lambda llm: llm.acomplete("hi"),
+        lambda llm: asyncio.to_thread(lambda: list(llm.stream_complete("hi"))),
+        _read_stream,
+    ],
+    ids=["complete", "acomplete", "stream_complete", "astream_complete"],
+)
+async def test_a_budgets_limit_that_the_provider_refuses_is_left_out_at_once(
+    serve: Serve, ask: Callable[[OpenAI], Any], request: pytest.FixtureRequest
+) -> None:
+    is_streamed = "stream" in request.node.callspec.id
+    server = serve(TOO_MUCH, Answer("a b") if is_streamed else whole())
+    with instrument_tags({"aios_agent": "poor", "aios_budget": Budget(tokens=300)}):
+        assert await ask(llm_of(server))
+
+    assert ["max_tokens" in exchange.body for exchange in server.exchanges] == [True, False]
+
+
 def add(a: int, b: int) -> int:
     """Adds."""
     return a + b
