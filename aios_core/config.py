@@ -297,7 +297,7 @@ class CoreConfig(RedactedRepr):
     kind: str  # built in, or a name that a package registers under `aios.cores`
     name: str | None = None  # None: the kind, numbered if necessary
     models: tuple[str, ...] = ()  # names under which agents ask for it; (): the path's last part
-    path: str | None = None  # transformers: a directory or a hub name; replay: the recording
+    path: str | None = None  # of a model: a directory or a hub name; replay: the recording
     base_url: str | None = None  # openai; None: OpenAI itself
     api_key_env: str | None = None  # openai: the environment variable that holds the key
     options: Mapping[str, Any] = field(default_factory=dict)

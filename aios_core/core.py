@@ -178,7 +178,14 @@ class LoadChanged:
     """The core has room again, or is up again, without any run having ended."""
 
 
-Report = Progress | Finished | Preempted | Failed | Stopped | CoreDown | LoadChanged
+@dataclass(frozen=True, slots=True)
+class Starting:
+    """The core is about to serve, but not yet: loading a model may take minutes."""
+
+    stage: str  # as a person reads it, such as "loading the weights"
+
+
+Report = Progress | Finished | Preempted | Failed | Stopped | CoreDown | LoadChanged | Starting
 ReportSink = Callable[[Sequence[Report]], None]
 
 

@@ -79,6 +79,8 @@ class CoreKind:
     defaults: Mapping[str, Any] = field(default_factory=dict)  # options that a table may change
     arguments: Callable[[CoreTable, Place, Mapping[str, str]], Arguments] = arguments_of
     models: Callable[[CoreTable], tuple[str, ...]] = _named_models  # if the table names none
+    # What the options of the several cores of one table are; one core if it is None.
+    replicas: Callable[[Mapping[str, Any]], Sequence[Mapping[str, Any]]] | None = None
 
     @classmethod
     def of(cls, build: Callable[..., Any]) -> CoreKind:
@@ -123,6 +125,11 @@ def _model_name(table: CoreTable) -> tuple[str, ...]:
     return (path.resolve().name if is_local else str(table.path),)
 
 
+def _expanded(path: str) -> str:
+    """Return a path with its home directory; a hub name as it is."""
+    return str(Path(path).expanduser()) if path.startswith("~") else path
+
+
 TRANSFORMERS: Final = CoreKind(
     "aios_core.cores.transformers.core:TransformersCore",
     needs=("path",),
@@ -159,12 +166,55 @@ ANTHROPIC: Final = CoreKind(
     arguments=partial(endpoint_arguments, url=ANTHROPIC_URL, variable="ANTHROPIC_API_KEY"),
 )
 
+
+def _vllm_replicas(options: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the options of each replica, with its GPUs. Raises `ConfigError`."""
+    rest = {key: value for key, value in options.items() if key != "replicas"}
+    counts = {key: options.get(key, 1) for key in ("replicas", "tensor_parallel")}
+    for key, count in counts.items():
+        if type(count) is not int or count < 1:
+            raise ConfigError(key, count, "a whole number, 1 or more")
+    gpus = options.get("gpus", ())
+    if not isinstance(gpus, Sequence) or isinstance(gpus, str):
+        raise ConfigError("gpus", gpus, "a list of numbers of GPUs")
+    chosen = gpus_of_replicas(counts["replicas"], counts["tensor_parallel"], tuple(gpus))
+    return [{**rest, "gpus": list(own)} for own in chosen]
+
+
+def gpus_of_replicas(
+    replicas: int, tensor_parallel: int, gpus: Sequence[int]
+) -> list[tuple[int, ...]]:
+    """Return the GPUs of each replica: those given, split evenly, or the first ones in order.
+
+    A single replica without a choice sees all GPUs. Raises `ConfigError` if they do not fit.
+    """
+    if not gpus and replicas == 1:
+        return [()]
+    num_needed = replicas * tensor_parallel
+    chosen = tuple(gpus) or tuple(range(num_needed))
+    if len(chosen) != num_needed:
+        needed = f"{num_needed} of them, for {replicas} replicas of {tensor_parallel}"
+        raise ConfigError("gpus", list(gpus), needed)
+    return [chosen[n * tensor_parallel : (n + 1) * tensor_parallel] for n in range(replicas)]
+
+
+VLLM: Final = CoreKind(
+    "aios_core.cores.vllm.core:VLLMCore",
+    needs=("path",),
+    install=install_command("openai"),
+    newest={"openai": 2},
+    arguments=lambda table, _place, _environ: {"model": _expanded(str(table.path))},
+    models=_model_name,
+    replicas=_vllm_replicas,
+)
+
 REPLAY: Final = CoreKind("aios_core.cores.replay:ReplayCore", needs=("path",))
 
 BUILT_IN: Final[Mapping[str, CoreKind]] = {
     "transformers": TRANSFORMERS,
     "openai": OPENAI,
     "anthropic": ANTHROPIC,
+    "vllm": VLLM,
     "replay": REPLAY,
     "tiny": TINY,
 }

@@ -43,6 +43,7 @@ class EventKind(StrEnum):
     DONE = "call.done"
     FAILED = "call.failed"
     CANCELLED = "call.cancelled"
+    CORE_STARTING = "core.starting"  # loading a model takes minutes
     CORE_UP = "core.up"
     CORE_DOWN = "core.down"
     CORE_DRAINING = "core.draining"  # it takes no further calls

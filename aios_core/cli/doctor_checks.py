@@ -17,10 +17,10 @@ import aios_core
 from aios_core.cli.extension_checks import check_extensions
 from aios_core.cli.findings import Finding, Health, misconfigured
 from aios_core.cli.state_checks import check_state
-from aios_core.config import CoreConfig, KernelConfig
+from aios_core.config import KernelConfig
 from aios_core.config_sources import find_config_file
 from aios_core.core import Core
-from aios_core.cores.factory import build_core, core_names
+from aios_core.cores.factory import build_core, core_tables
 from aios_core.cores.pool import CorePool
 from aios_core.distribution import install_command, install_from_checkout
 from aios_core.errors import ConfigError, KernelError
@@ -162,11 +162,15 @@ def _sandbox_packages(packages: Sequence[str]) -> Finding:
 def _cores(
     config: KernelConfig, timeout_s: float, begin: Callable[[str], None]
 ) -> Iterator[Finding]:
-    configs = config.cores or (CoreConfig("tiny"),)
     built: list[Core] = []
-    for index, (table, name) in enumerate(zip(configs, core_names(configs), strict=True)):
+    try:
+        tables = list(core_tables(config.cores))
+    except ConfigError as exc:
+        yield misconfigured(exc)
+        return
+    for key, name, table in tables:
         try:
-            core = build_core(table, name=name, key=f"cores[{index}] ({name})")
+            core = build_core(table, name=name, key=f"{key} ({name})")
         except ConfigError as exc:
             yield misconfigured(exc)
         except KernelError as exc:
@@ -175,7 +179,7 @@ def _cores(
             built.append(core)
             begin(f"core {name!r}: waiting for one token (at most {timeout_s:g} s)")
             yield _try_core(core, table.kind, timeout_s)
-    if len(built) == len(configs):
+    if len(built) == len(tables):
         yield from _routing(config, built)
 
 

@@ -2,6 +2,7 @@
 
     endpoint      `EndpointCore`: what cores share that call an endpoint over HTTP
     openai        `OpenAICore`: an OpenAI-compatible endpoint (OpenAI, vLLM, Ollama, llama.cpp ...)
+    vllm          `VLLMCore`: a vLLM server that the kernel runs as its child
     anthropic     `AnthropicCore`: Claude, over Anthropic's Messages API
     transformers  `TransformersCore`: a causal model in this process
     embedding     embedders, which turn texts into vectors
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from aios_core.cores.anthropic.core import AnthropicCore
     from aios_core.cores.openai.core import OpenAICore
     from aios_core.cores.transformers import TransformersCore
+    from aios_core.cores.vllm.core import VLLMCore
 
 __all__ = [
     "AnthropicCore",
@@ -61,12 +63,14 @@ __all__ = [
     "Snapshot",
     "StreamingCore",
     "TransformersCore",
+    "VLLMCore",
 ]
 
 _LOADED_WHEN_NAMED = {
     "AnthropicCore": "aios_core.cores.anthropic.core",
     "OpenAICore": "aios_core.cores.openai.core",
     "TransformersCore": "aios_core.cores.transformers",
+    "VLLMCore": "aios_core.cores.vllm.core",
 }
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from inspect import Parameter
@@ -48,12 +49,34 @@ def build_cores(
         ModelLoadError: the library of a core is not installed.
     """
     environ = os.environ if environ is None else environ
-    configs = configs or (CoreConfig("tiny"),)
-    names = core_names(configs)
     return [
-        build_core(config, name=name, key=f"cores[{index}]", environ=environ)
-        for index, (config, name) in enumerate(zip(configs, names, strict=True))
+        build_core(config, name=name, key=key, environ=environ)
+        for key, name, config in core_tables(configs)
     ]
+
+
+def core_tables(configs: Sequence[CoreConfig]) -> Iterator[tuple[str, str, CoreConfig]]:
+    """Yield key, name and table of each core; a table with replicas is one for each of them.
+
+    Raises `ConfigError`.
+    """
+    configs = configs or (CoreConfig("tiny"),)
+    for index, (config, name) in enumerate(zip(configs, core_names(configs), strict=True)):
+        key = f"cores[{index}]"
+        parts = _replicas(config, Place(f"{key}.options", ""))
+        for number, options in enumerate(parts):
+            own = name if len(parts) == 1 else f"{name}-{number}"
+            yield key, own, replace(config, options=options)
+
+
+def _replicas(config: CoreConfig, place: Place) -> Sequence[Mapping[str, Any]]:
+    kind = BUILT_IN.get(config.kind)
+    if kind is None or kind.replicas is None:
+        return [config.options]
+    try:
+        return kind.replicas(config.options)
+    except ConfigError as exc:
+        raise place.at(exc.key).refuse(exc.got, exc.allowed) from exc
 
 
 def build_core(

@@ -29,6 +29,7 @@ from aios_core.core import (
     Report,
     ReportSink,
     Run,
+    Starting,
 )
 from aios_core.errors import BudgetExceeded, KernelBug, KernelClosed, KernelError, SyscallCancelled
 from aios_core.events import EventKind, EventStream
@@ -273,10 +274,8 @@ class Dispatcher:
         return self._inbox.sink(core)
 
     def _handle(self, core: Core, report: Report) -> None:
-        if isinstance(report, CoreDown):
-            self._outages.core_down(core, report.error)
-            return
-        if isinstance(report, LoadChanged):
+        if isinstance(report, CoreDown | LoadChanged | Starting):
+            self._outages.take(core, report)
             return
         call = self._running.get(report.run_id)
         if call is not None and call.core is core:

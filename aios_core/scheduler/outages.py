@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from aios_core.core import NO_ROOM, Core, Failed, load_of
+from aios_core.core import NO_ROOM, Core, CoreDown, Failed, LoadChanged, Starting, load_of
 from aios_core.errors import CoreError, KernelError, RateLimited
 from aios_core.events import EventKind
 from aios_core.scheduler.call import Call
@@ -51,6 +51,16 @@ class Outages:
         self._spending = state.spending
         state.fail_unserved = self.fail_later
         self._restarts: dict[Core, asyncio.Future[None]] = {}
+
+    def take(self, core: Core, report: CoreDown | LoadChanged | Starting) -> None:
+        """Handle a report about a core itself."""
+        match report:
+            case CoreDown(error):
+                self.core_down(core, error)
+            case Starting(stage):
+                self._supervisor.emit(EventKind.CORE_STARTING, core, stage=stage)
+            case LoadChanged():
+                pass  # dispatching after the batch is all that it asks for
 
     def core_down(self, core: Core, error: KernelError) -> None:
         """Fail the calls of a core that went down, reroute its waiting calls, and restart it.

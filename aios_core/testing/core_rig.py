@@ -20,6 +20,7 @@ from aios_core.core import (
     Progress,
     Report,
     Run,
+    Starting,
     Stopped,
 )
 from aios_core.messages import (
@@ -41,7 +42,7 @@ class Rig:
     def __init__(self, core: Core, timeout_s: float = 10.0) -> None:
         self.core = core
         self.reports: dict[int, list[Report]] = defaultdict(list)  # by run
-        self.general: list[CoreDown | LoadChanged] = []
+        self.general: list[CoreDown | LoadChanged | Starting] = []
         self.num_started: dict[int, int] = defaultdict(int)  # stretches of each run
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
@@ -54,7 +55,7 @@ class Rig:
 
     def _take(self, reports: Iterable[Report]) -> None:
         for report in reports:
-            if isinstance(report, CoreDown | LoadChanged):
+            if isinstance(report, CoreDown | LoadChanged | Starting):
                 self.general.append(report)
             else:
                 self.reports[report.run_id].append(report)

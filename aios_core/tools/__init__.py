@@ -14,7 +14,6 @@
     journal     the effect journal: which calls took effect, also after a crash
     results     results that are too large for an answer
     labeling    pass an agent's labels to the code that its tools run
-    guardian    end a program's descendants with it; `guarded_program` starts such programs
     sandbox     run untrusted code confined
 
 Smaller modules: `load_limit`, `function_origin`, `tool_port`, `protocols`, `schema_processes` and

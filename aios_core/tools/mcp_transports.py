@@ -6,7 +6,7 @@ part is added to the error when the server cannot be used.
 
 Promises: no message takes more than `max_bytes`; leaving the context ends the program and all
 its descendants within a few times `GRACE_S`, even if they ignore signals or have left its
-session (`aios_core.tools.guardian`).
+session (`aios_core.guardian`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from aios_core.guarded_program import Lifeline, ask_guardian_to_kill, kill_group
 from aios_core.shielding import finish_shielded
-from aios_core.tools.guarded_program import Lifeline, ask_guardian_to_kill, kill_group
 from aios_core.tools.requests import McpServer
 
 log = logging.getLogger(__name__)

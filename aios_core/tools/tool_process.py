@@ -13,7 +13,7 @@ import threading
 from typing import IO, Any, Final
 
 from aios_core.errors import InvalidArguments, ToolError
-from aios_core.tools.guarded_program import KILL_S, Lifeline, ask_guardian_to_kill, kill_group
+from aios_core.guarded_program import KILL_S, Lifeline, ask_guardian_to_kill, kill_group
 from aios_core.tools.strict_json import NotJSON, dump, parse
 
 _MAX_LOAD_ANSWER: Final = 65_536

@@ -37,6 +37,7 @@ _MEANING: dict[str, tuple[str, str]] = {
     "DONE": ("A syscall was answered.", "`tokens` and others of the answer"),
     "FAILED": ("A syscall ended with an error.", "`reason`"),
     "CANCELLED": ("A syscall was withdrawn.", "`reason`"),
+    "CORE_STARTING": ("A core reached a stage of its start, such as loading.", "`core`, `stage`"),
     "CORE_UP": ("A core started, or answers again.", "`core`"),
     "CORE_DOWN": ("A core is not reachable.", "`core`, `reason`"),
     "CORE_DRAINING": ("A core takes no further calls.", "`core`"),

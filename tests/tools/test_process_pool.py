@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from aios_core import InvalidRequest, Kernel, McpServer, Tool, ToolError
+from aios_core.guarded_program import Lifeline, ask_guardian_to_kill
 from aios_core.tools import dispatcher
 from aios_core.tools.function_origin import FunctionOrigin
-from aios_core.tools.guarded_program import Lifeline, ask_guardian_to_kill
 
 from .rig import PATIENCE, TEXT, quiet_kernel
 

@@ -183,6 +183,11 @@ class OpenAICore(EndpointCore):
 
     # --- the endpoint -------------------------------------------------------------------------
 
+    def move_to(self, base_url: str) -> None:
+        """Use another URL from the next `connect` on."""
+        self._base_url = base_url
+        self._server_root = self._watch.root = base_url.removesuffix("/v1")
+
     async def build_client(self) -> openai.AsyncOpenAI:
         """Build the client, and load a configured tokenizer. Raises `ModelLoadError`."""
         limits = self._limits

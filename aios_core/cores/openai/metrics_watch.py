@@ -44,7 +44,7 @@ class MetricsWatch:
     ) -> None:
         self.signals = EngineSignals()
         self._core = core
-        self._url = f"{root}/metrics"
+        self.root = root
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._is_busy = is_busy
         self._timeout_s = timeout_s
@@ -76,7 +76,7 @@ class MetricsWatch:
     async def _page(self, http: httpx.AsyncClient) -> str:
         """Return the page; a part of it if it is absurdly long."""
         page = bytearray()
-        async with http.stream("GET", self._url, headers=self._headers) as reply:
+        async with http.stream("GET", f"{self.root}/metrics", headers=self._headers) as reply:
             reply.raise_for_status()
             async for data in reply.aiter_bytes():
                 page += data

@@ -1,6 +1,6 @@
 """Start programs so that they and their descendants end with this process, even if killed.
 
-Each is the child of a guardian (`aios_core.tools.guardian`), which leads a session of its own
+Each is the child of a guardian (`aios_core.guardian`), which leads a session of its own
 and ends with the program's status.
 """
 
