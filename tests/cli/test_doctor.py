@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,26 @@ def test_one_broken_core_does_not_hide_the_others(
     assert found["configuration", "cores[1].options.slot"]["health"] == "error"
     assert "it fell over" in found["core", "tiny-3"]["message"]
     assert found["core", "tiny-4"]["health"] == "ok"
+
+
+def test_a_python_without_vllm_is_broken_and_says_what_installs_it(capsys: Capture) -> None:
+    Path("aios.toml").write_text(
+        "[[cores]]\nkind = 'vllm'\npath = 'some/model'\n"
+        f"options = {{python = '{sys.executable}', replicas = 2}}\n"
+    )
+
+    status, found = examine(capsys)
+
+    assert status == 1
+    for name in ("vllm-0", "vllm-1"):
+        assert found["core", name]["health"] == "error"
+        assert f"{sys.executable} -m pip install vllm" in found["core", name]["message"]
+
+
+def test_wrong_replicas_are_a_finding(capsys: Capture) -> None:
+    Path("aios.toml").write_text("[[cores]]\nkind = 'vllm'\npath = 'm'\noptions = {replicas = 0}\n")
+
+    assert examine(capsys)[1]["configuration", "cores[0].options.replicas"]["health"] == "error"
 
 
 def test_a_default_model_that_no_core_serves_is_broken(

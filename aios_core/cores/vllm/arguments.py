@@ -30,7 +30,7 @@ _KV_METRICS_SINCE: Final = (0, 13)
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """How to start a server; see `VLLMCore` for the meaning of each."""
+    """The settings of a server, with the names that `VLLMCore` explains."""
 
     model: str
     names: Sequence[str]

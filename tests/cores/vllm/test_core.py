@@ -37,7 +37,7 @@ def ask(text: str = "one two three") -> LLMGenerate:
 
 
 async def until(holds: Any) -> None:
-    """Wait for what another process does; asked often, since nothing else tells."""
+    """Wait for what another process does; asked often, since nothing else shows it."""
     async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
@@ -152,7 +152,7 @@ async def test_a_server_that_dies_idle_takes_the_core_down_with_its_log(pids: Pa
     assert "KV cache size" in str(down.error)
 
 
-async def test_the_kernel_restarts_a_crashed_server_and_tells_its_stages(pids: Path) -> None:
+async def test_the_kernel_restarts_a_crashed_server_and_reports_its_stages(pids: Path) -> None:
     events: list[KernelEvent] = []
     table = {"kind": "vllm", "path": "some/model", "models": ["tiny"], "options": options(pids)}
     config = KernelConfig(state={"directory": ":memory:"}, cores=[table])
