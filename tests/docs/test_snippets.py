@@ -275,7 +275,9 @@ def _require_pip(words: list[str], place: str) -> None:
 def _require_python(words: list[str], place: str) -> None:
     if words[:1] == ["-m"]:
         path = words[1].replace(".", "/")
-        known = (ROOT / path).is_dir() or (ROOT / f"{path}.py").exists() or words[1] == "pip"
+        known = (
+            (ROOT / path).is_dir() or (ROOT / f"{path}.py").exists() or words[1] in ("pip", "venv")
+        )
         assert known, f"{place}: python -m {words[1]}"
     elif "/" in words[0]:
         assert (ROOT / words[0]).exists(), f"{place}: {words[0]}"
