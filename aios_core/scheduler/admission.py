@@ -73,8 +73,8 @@ class ActiveSet:
         """Return the tokens that one more call of an agent adds."""
         agent = self.agents.get(pid)
         if agent is None:
-            is_shared = size.prefix is None or size.prefix in self._num_with_prefix
-            return size.num_own if is_shared else size.num_tokens
+            is_new = size.prefix is not None and size.prefix not in self._num_with_prefix
+            return size.num_own + (size.prefix.num_tokens if size.prefix and is_new else 0)
         grown = agent.call_tokens + self._own_tokens(agent, size)
         return max(agent.idle_tokens, grown) - agent.num_tokens
 

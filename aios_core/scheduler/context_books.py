@@ -181,13 +181,11 @@ class ContextBooks:
         if usage.is_estimated:
             return
         active = self.admission.of(stay.core)
-        # A core that reports no cached tokens may have some nevertheless.
-        is_known = bool(usage.cached_tokens) or not stay.num_reusable
-        if is_known and stay.first_token_at is not None:
-            num_computed = usage.input_tokens - usage.cached_tokens
-            seconds = stay.first_token_at - stay.started_at
-            active.rate.learn(num_computed, seconds, stay.num_sharing)
-        if not stay.num_reusable:
+        if not stay.num_reusable:  # a cold prompt, as one would be that is computed again
+            if stay.first_token_at is not None:
+                num_computed = usage.input_tokens - usage.cached_tokens
+                seconds = stay.first_token_at - stay.started_at
+                active.rate.learn(num_computed, seconds, stay.num_sharing)
             return
         if ticket.syscall.pid in self._cached:
             self._judge_cache(ticket, stay, usage)

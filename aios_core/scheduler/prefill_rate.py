@@ -7,14 +7,16 @@ as its memory holds, no matter how long the context is (the five-minute rule of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
+from statistics import median
 from typing import Final
 
 from aios_core.core import CoreLoad
 
 UNKNOWN_TTL_S: Final = 5.0  # until a prompt was measured
 _LEAST_TOKENS: Final = 64  # of a shorter prompt mostly the way there is measured
-_WEIGHT: Final = 0.2  # of a new measurement
+_KEPT: Final = 32  # latest measurements, of which the median counts
 _MOST_SHARING: Final = 2  # prompts that may be computed at once, for a measurement
 
 
@@ -22,7 +24,7 @@ _MOST_SHARING: Final = 2  # prompts that may be computed at once, for a measurem
 class PrefillRate:
     """The prompt tokens per second of one core."""
 
-    measured: float | None = None
+    _rates: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
     def learn(self, num_tokens: int, seconds: float, num_sharing: int) -> None:
         """Record that computing a prompt took so long, next to other prompts.
@@ -34,13 +36,11 @@ class PrefillRate:
         """
         if num_tokens < _LEAST_TOKENS or seconds <= 0 or num_sharing > _MOST_SHARING:
             return
-        rate = num_tokens * num_sharing / seconds
-        was = self.measured
-        self.measured = rate if was is None else was + _WEIGHT * (rate - was)
+        self._rates.append(num_tokens * num_sharing / seconds)
 
     def time_to_live(self, load: CoreLoad) -> float:
         """Return for how many seconds an idle context is worth its memory on the core."""
-        rate = load.prefill_rate or self.measured
-        if not rate or rate <= 0 or load.kv_capacity is None:
+        rate = load.prefill_rate or (median(self._rates) if self._rates else None)
+        if rate is None or rate <= 0 or load.kv_capacity is None:
             return UNKNOWN_TTL_S
         return load.kv_capacity / rate

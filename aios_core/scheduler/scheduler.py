@@ -359,7 +359,7 @@ class Scheduler:
     def _start(self, ticket: Ticket, core: Core, plan: AdmissionPlan, now: float) -> None:
         queue = self._waiting.queues[ticket.route]
         if queue.is_short and ticket in queue.arriving:
-            queue.waits.admitted(now - ticket.queued_at)
+            queue.waits.admitted(ticket.context_tokens, now - ticket.queued_at)
         self._waiting.leave(ticket)
         self._floor = max(self._floor, ticket.group.virtual_time)
         ticket.group.floor = max(ticket.group.floor, ticket.agent.virtual_time)

@@ -275,8 +275,8 @@ def test_the_wait_of_a_large_prompt_is_bounded_by_the_waits_of_small_ones() -> N
     assert waits.urgency(59.0, ttl_s=1.0) is Urgency.USUAL
     assert waits.urgency(61.0, ttl_s=1.0) is Urgency.OVERDUE
 
-    for waited_s in (1.0, 2.0, 50.0, 2.0, 2.0):
-        waits.admitted(waited_s)
+    for num_tokens, waited_s in ((100, 1.0), (120, 2.0), (9_000, 50.0), (110, 2.0), (8_000, 70.0)):
+        waits.admitted(num_tokens, waited_s)
 
     assert waits.urgency(5.9, ttl_s=1.0) is Urgency.USUAL
     assert waits.urgency(6.1, ttl_s=1.0) is Urgency.OVERDUE
