@@ -26,7 +26,7 @@ from aios_core.config_sources import (
     nested,
     read_config_file,
 )
-from aios_core.core_kinds import BUILT_IN
+from aios_core.core_kinds import ANTHROPIC_URL, BUILT_IN
 from aios_core.errors import ConfigError
 from aios_core.extensions import CORE_KINDS, POLICIES
 from aios_core.process import RunawayGuard
@@ -468,7 +468,8 @@ def _core_from_environment(environ: Mapping[str, str]) -> CoreConfig | None:
         raise ConfigError("AIOS_MODEL", model, allowed, "the environment")
     if base_url:
         key = "AIOS_API_KEY" if environ.get("AIOS_API_KEY") else None
-        return CoreConfig("openai", models=(model,), base_url=base_url, api_key_env=key)
+        kind = "anthropic" if base_url.rstrip("/") == ANTHROPIC_URL else "openai"
+        return CoreConfig(kind, models=(model,), base_url=base_url, api_key_env=key)
     if model == "tiny":
         return CoreConfig("tiny")
     return CoreConfig("transformers", path=model) if model else None

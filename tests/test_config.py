@@ -233,6 +233,12 @@ def test_two_variables_point_at_an_endpoint() -> None:
     )
 
 
+def test_anthropics_own_endpoint_is_a_core_of_its_kind() -> None:
+    config = load(AIOS_BASE_URL="https://api.anthropic.com/", AIOS_MODEL="claude-sonnet-4-6")
+
+    assert config.cores[0].kind == "anthropic"
+
+
 def test_the_key_of_an_endpoint_stays_in_the_environment() -> None:
     config = load(AIOS_BASE_URL="http://localhost/v1", AIOS_MODEL="m", AIOS_API_KEY="sk-hidden")
 
