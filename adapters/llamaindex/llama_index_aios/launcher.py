@@ -27,7 +27,7 @@ launcher: Final = Launcher(
                 "llama_index_aios.openai_embedding:patch_passthrough"
             ),
             "llama_index.llms.anthropic.base": (
-                "llama_index_aios.passthrough:patch_anthropic_passthrough"
+                "llama_index_aios.anthropic_passthrough:patch_passthrough"
             ),
             "llama_index.llms.openai.base": "llama_index_aios.passthrough:patch_passthrough",
             "llama_index.llms.openai.responses": (

@@ -56,20 +56,16 @@ Answer = ChatResponse | CompletionResponse
 
 def patch_passthrough(module: ModuleType, patches: Patches) -> None:
     """Schedule the calls of `llama_index.llms.openai.base.OpenAI`."""
-    _schedule(module.OpenAI, ("chat", "complete"), patches)
+    schedule(module.OpenAI, ("chat", "complete"), patches)
 
 
 def patch_responses_passthrough(module: ModuleType, patches: Patches) -> None:
     """Schedule the calls of `llama_index.llms.openai.responses.OpenAIResponses`."""
-    _schedule(module.OpenAIResponses, ("chat",), patches)
+    schedule(module.OpenAIResponses, ("chat",), patches)
 
 
-def patch_anthropic_passthrough(module: ModuleType, patches: Patches) -> None:
-    """Schedule the calls of `llama_index.llms.anthropic.base.Anthropic`."""
-    _schedule(module.Anthropic, ("chat",), patches, prefix="")
-
-
-def _schedule(owner: type, asking: Sequence[str], patches: Patches, prefix: str = "_") -> None:
+def schedule(owner: type, asking: Sequence[str], patches: Patches, prefix: str = "_") -> None:
+    """Schedule the methods of a class that call its provider, whole and as streams."""
     for what in asking:
         for name, scheduled in (
             (f"{prefix}{what}", _whole),
@@ -86,7 +82,7 @@ def _schedule(owner: type, asking: Sequence[str], patches: Patches, prefix: str 
 def _whole(ask: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(ask)
     def asking(self: Any, asked: Asked, **kwargs: Any) -> Answer:
-        with _slot(self, asked, kwargs, agent_ref()) as slot:
+        with provider_slot(self, asked, kwargs, agent_ref()) as slot:
             answer: Answer = slot.attempt(lambda: ask(self, asked, **_limited(self, slot, kwargs)))
             _LatestStep(answer).record_usage(slot)
             return answer
@@ -97,7 +93,7 @@ def _whole(ask: Callable[..., Any]) -> Callable[..., Any]:
 def _awhole(ask: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(ask)
     async def asking(self: Any, asked: Asked, **kwargs: Any) -> Answer:
-        async with _aslot(self, asked, kwargs, agent_ref().located()) as slot:
+        async with aprovider_slot(self, asked, kwargs, agent_ref().located()) as slot:
             answer: Answer = await slot.aattempt(
                 lambda: ask(self, asked, **_limited(self, slot, kwargs))
             )
@@ -118,7 +114,7 @@ def _steps(ask: Callable[..., Any]) -> Callable[..., Any]:
 
         with (
             hold,
-            _slot(theirs, asked, kwargs, agent) as slot,
+            provider_slot(theirs, asked, kwargs, agent) as slot,
             closing(slot.steps(begin)) as answers,
         ):
             for answer in answers:
@@ -139,7 +135,7 @@ def _asteps(ask: Callable[..., Any]) -> Callable[..., Any]:
     ) -> AsyncGenerator[Answer]:
         latest = _LatestStep()
         with hold:
-            async with _aslot(theirs, asked, kwargs, agent) as slot:
+            async with aprovider_slot(theirs, asked, kwargs, agent) as slot:
                 answers = _begun(lambda: ask(theirs, asked, **_limited(theirs, slot, kwargs)))
                 async with aclosing(slot.iterate(answers(), answers)) as pieces:
                     async for answer in pieces:
@@ -219,9 +215,10 @@ def _usage_of_anthropic(counted: Any) -> Usage:
 
 
 @contextmanager
-def _slot(
+def provider_slot(
     theirs: Any, asked: Asked, kwargs: dict[str, Any], ref: AgentRef
 ) -> Iterator[PassthroughCall]:
+    """Wait for a slot for a provider's call on a thread."""
     model, request = _request(theirs, asked, kwargs)
     with (
         ref.use(register_provider_model(model)) as agent,
@@ -230,9 +227,10 @@ def _slot(
         yield slot
 
 
-def _aslot(
+def aprovider_slot(
     theirs: Any, asked: Asked, kwargs: dict[str, Any], ref: AgentRef
 ) -> AbstractAsyncContextManager[PassthroughCall]:
+    """Wait for a slot for a provider's call on an event loop."""
     model, request = _request(theirs, asked, kwargs)
 
     async def enter(stack: AsyncExitStack) -> PassthroughCall:

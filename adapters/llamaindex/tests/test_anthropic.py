@@ -252,3 +252,20 @@ async def test_in_passthrough_the_provider_answers_and_the_kernel_schedules(
     assert not both.behind.exchanges
     assert len(both.native.exchanges) == 2
     assert both.watch.counts[EventKind.DONE] == 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of LlamaIndex's own call
+@pytest.mark.parametrize("way", ["structured_predict", "astructured_predict"])
+async def test_in_passthrough_a_structured_answer_is_scheduled_once(
+    sides: Callable[..., Sides], way: str
+) -> None:
+    both = sides(Answer('{"setup": "a", "punchline": "b"}'))
+
+    async def program() -> Any:
+        answer = getattr(both.llm(), way)(Joke, PromptTemplate("a joke on {x}"), x="cats")
+        return await answer if way.startswith("a") else answer
+
+    native, ours = await both.run(program, mode="passthrough")
+
+    assert ours == native == Joke(setup="a", punchline="b")
+    assert both.watch.counts[EventKind.DONE] == 1
