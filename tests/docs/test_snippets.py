@@ -222,7 +222,7 @@ def require_command(line: str, place: str) -> None:
     command = [word for word in words if word not in variables]
     require_variables(variables, place)
     if command:
-        check = _COMMANDS.get(command[0].removeprefix(".venv/bin/"))
+        check = _COMMANDS.get(re.sub(r"^\.venv[\w-]*/bin/", "", command[0]))
         assert check, f"{place}: {command[0]!r} is not checked; say what it <!-- needs: ... -->"
         check(command[1:], place)
 
