@@ -105,6 +105,7 @@ class StubServer:
         self._context_window = context_window
         self._quota = requests_per_minute
         self._slots = asyncio.Semaphore(slots) if slots else nullcontext()
+        self.version = ""  # of a vLLM server; "": it does not state one
         self.metrics = _VLLM_METRICS if metrics is None else metrics  # the page
         self._recent: deque[float] = deque()  # when requests were let in, the last minute
         self.exchanges: list[Exchange] = []  # of completions, in the order of arrival
@@ -205,6 +206,8 @@ class StubServer:
             writer.write(json_response(HTTPStatus.OK, {"object": "list", "data": self._cards()}))
         elif exchange.path == "/tokenize" and self._flavor == "vllm":
             writer.write(json_response(HTTPStatus.OK, self._tokenized(exchange.body)))
+        elif exchange.path == "/version" and self.version:
+            writer.write(json_response(HTTPStatus.OK, {"version": self.version}))
         elif exchange.path == "/metrics" and self._flavor != "openai":
             page = f"{self.metrics}vllm:num_requests_running{{}} {self.num_active}\n"
             writer.write(response(HTTPStatus.OK, page.encode(), "text/plain"))

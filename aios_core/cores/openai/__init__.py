@@ -10,6 +10,7 @@
     engine_signals   what an engine's page of metrics shows of its KV memory and prefix cache
     vllm_metrics     read it from the page of a vLLM server
     sglang_metrics   read it from the page of an SGLang server
+    vllm_version     ask a vLLM server for its version
     metrics_watch    ask for that page when the core starts and as long as calls run
 
 Importing this package imports no client library.

@@ -12,6 +12,7 @@ constrained answers and seeded sampling cannot be continued; such runs are not p
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Annotated, Any, Final, Literal
@@ -42,6 +43,7 @@ from aios_core.cores.openai.prompt_counting import (
 )
 from aios_core.cores.openai.refused_limits import LimitMemory
 from aios_core.cores.openai.responses_events import ResponseReader
+from aios_core.cores.openai.vllm_version import SESSIONS_SINCE, ask_version
 from aios_core.cores.openai.wire import Flavor, chat_body, max_prompt_tokens
 from aios_core.cores.streaming import LiveRun
 from aios_core.errors import SnapshotError
@@ -121,6 +123,7 @@ class OpenAICore(EndpointCore):
         self._http: httpx.AsyncClient | None = None
         self._server_root = self._base_url.removesuffix("/v1")
         self._kv_tokens = kv_tokens
+        self._session = ""  # names this core's agents to the server; "": it takes no such names
         self._watch = MetricsWatch(
             name,
             self._server_root,
@@ -227,8 +230,16 @@ class OpenAICore(EndpointCore):
         windows = (whole_number(getattr(card, "max_model_len", None), at_least=1) for card in cards)
         window = min((window for window in windows if window), default=None)
         self._capabilities = self._describe(self._wanted_window or window)
-        if (read := self._dialect.read_signals) is not None and self._http is not None:
-            await self._watch.read_now(self._http, read)  # the first burst needs a capacity
+        if self._http is not None:
+            await self._ask_the_engine(self._http)
+
+    async def _ask_the_engine(self, http: httpx.AsyncClient) -> None:
+        """Read what an engine states outside of OpenAI's API. It need not state anything."""
+        if (read := self._dialect.read_signals) is not None:
+            await self._watch.read_now(http, read)  # the first burst needs a capacity
+        if self._dialect.flavor == "vllm":
+            version = await ask_version(http, self._server_root, self._limits.probe_s)
+            self._session = secrets.token_hex(8) if version >= SESSIONS_SINCE else ""
 
     def _describe(self, context_window: int | None) -> Capabilities:
         is_counted = self._tokenizer is not None or self._dialect.counts_prompts
@@ -288,6 +299,7 @@ class OpenAICore(EndpointCore):
                 token_limit_key=self._limit_parameter,
                 token_limit=limit,
                 priority=run.priority,
+                session=f"{self._session}-{run.pid}" if self._session else None,
             )
         return {key: value for key, value in body.items() if key not in self._omit}
 

@@ -40,8 +40,12 @@ def chat_body(
     token_limit_key: str,
     token_limit: int | None = None,
     priority: int = 0,
+    session: str | None = None,
 ) -> dict[str, Any]:
-    """Build the body of a streaming chat completion; `token_limit` is that of a budget."""
+    """Build the body of a streaming chat completion.
+
+    `token_limit` is that of a budget. `session` names the agent to a vLLM server that takes it.
+    """
     body: dict[str, Any] = {
         "model": model,
         "messages": [message.to_dict() for message in request.messages],
@@ -52,7 +56,7 @@ def chat_body(
     if request.response_format is not None:
         body["response_format"] = request.response_format.to_dict()
     if flavor == "vllm":
-        body |= _vllm(priority)
+        body |= _vllm(priority, session)
     return body | dict(request.extra)
 
 
@@ -124,10 +128,12 @@ def _stream_options(flavor: Flavor) -> dict[str, Any]:
     return {"stream": True, "stream_options": options}
 
 
-def _vllm(priority: int) -> dict[str, Any]:
+def _vllm(priority: int, session: str | None) -> dict[str, Any]:
     out: dict[str, Any] = {"return_token_ids": True}
     if priority:  # smaller is more urgent, as in the kernel
         out["priority"] = priority
+    if session is not None:
+        out["session_id"] = session
     return out
 
 

@@ -156,6 +156,39 @@ async def test_priority_is_passed_on_to_vllm_and_to_nobody_else(
     assert "priority" not in plain.exchanges[0].body
 
 
+@pytest.mark.parametrize(
+    ("version", "has_session"),
+    [("0.32.0", True), ("v1.0", True), ("0.31.2", False), ("", False), (7, False), ("new", False)],
+)
+async def test_a_vllm_that_takes_sessions_learns_which_calls_are_of_one_agent(
+    version: Any, has_session: bool, serve: Callable[..., StubServer]
+) -> None:
+    server = serve(flavor="vllm")
+    server.version = version
+    async with connected(server) as rig:
+        for _ in range(2):
+            await rig.end(await rig.run(ask()))
+
+    first, again = (exchange.body.get("session_id") for exchange in server.exchanges)
+    assert (first is not None) is has_session
+    assert first == again
+
+
+async def test_agents_and_kernels_have_different_sessions(
+    serve: Callable[..., StubServer],
+) -> None:
+    server = serve(flavor="vllm")
+    server.version = "0.32.0"
+    for _ in range(2):
+        async with connected(server) as rig:
+            prepared = await rig.prepare(ask())
+            for run_id, pid in ((1, 1), (2, 2)):
+                rig.go(Run(run_id, pid, ask(), prepared))
+                await rig.end(run_id)
+
+    assert len({exchange.body["session_id"] for exchange in server.exchanges}) == 4
+
+
 async def test_kv_memory_is_read_from_vllms_metrics(serve: Callable[..., StubServer]) -> None:
     server = serve(Answer("word " * 200, token_s=0.01), flavor="vllm")
     async with connected(server) as rig:
