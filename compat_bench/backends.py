@@ -34,7 +34,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class OnKernel:
+class KernelSource:
     """A kernel in this process; frameworks reach it through their adapters."""
 
     kernel: Kernel
@@ -44,7 +44,7 @@ class OnKernel:
     max_tokens: int = MAX_TOKENS
 
 
-Source = Endpoint | OnKernel
+Source = Endpoint | KernelSource
 
 
 class WaitWatch:
@@ -104,11 +104,11 @@ class Models:
             yield Endpoint(server, max_tokens=choice.max_tokens)
 
     @contextmanager
-    def kernel(self, policy: str) -> Iterator[OnKernel]:
+    def kernel(self, policy: str) -> Iterator[KernelSource]:
         """The model on a kernel with a thread of its own."""
         watch = WaitWatch()
         with Kernel(_config(policy, self._core()), observers=[watch]) as kernel:
-            yield OnKernel(kernel, None, watch.waits_s, max_tokens=self._choice.max_tokens)
+            yield KernelSource(kernel, None, watch.waits_s, max_tokens=self._choice.max_tokens)
 
     def _core(self) -> dict[str, Any]:
         choice = self._choice
@@ -138,11 +138,11 @@ def costless_endpoint() -> Iterator[Endpoint]:
 
 
 @contextmanager
-def costless_kernel() -> Iterator[OnKernel]:
+def costless_kernel() -> Iterator[KernelSource]:
     """Run a kernel with a core that answers at once."""
     core = ScriptedCore(lambda _request: "ok", models=("costless",))
     with Kernel(_config("fifo"), cores=[core]) as kernel:
-        yield OnKernel(kernel, None, [])
+        yield KernelSource(kernel, None, [])
 
 
 def _config(policy: str, *cores: dict[str, Any]) -> KernelConfig:

@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Final
 from aios_core import Agent
 from aios_core.cores.answer_format import encode_completion, encode_delta
 from aios_core.errors import KernelError
-from compat_bench.backends import Endpoint, OnKernel, Source
+from compat_bench.backends import Endpoint, KernelSource, Source
 from compat_bench.tasks import CODE_EXECUTION, PLAIN_TALK, Outcome, SeenCall, Task
 
 PYTHON: Final = "AIOS_INTERPRETER_PYTHON"  # the environment variable that names it
@@ -99,7 +99,7 @@ class Worker:
         with self._lock:
             self._inboxes.pop(number, None)
 
-    def tell(self, what: str, **facts: Any) -> None:
+    def send(self, what: str, **facts: Any) -> None:
         """Raises `WorkerGone`."""
         line = json.dumps({"what": what, **facts}, ensure_ascii=False)
         assert self._process.stdin is not None  # noqa: S101 - a pipe
@@ -199,11 +199,11 @@ class OpenInterpreterDriver:
         worker.expect(number, put)
         try:
             async with _speaker(source, agent) as speaker:
-                worker.tell(what, id=number, agent=agent, where=_where(source), **facts)
+                worker.send(what, id=number, agent=agent, where=_where(source), **facts)
                 return await _Exchange(worker, speaker).until_done(lines)
         except asyncio.CancelledError:
             with suppress(WorkerGone):
-                worker.tell("drop", id=number)
+                worker.send("drop", id=number)
             raise
         finally:
             worker.forget(number)
@@ -254,18 +254,18 @@ class _Exchange:
         try:
             async with self._speaker.llm.astream(request["messages"], **options) as stream:
                 async for delta in stream:
-                    self._worker.tell("delta", call=call, delta=encode_delta(delta))
+                    self._worker.send("delta", call=call, delta=encode_delta(delta))
                 end = encode_completion(stream.completion)
         except KernelError as exc:
-            self._worker.tell("failed", call=call, why=f"{type(exc).__name__}: {exc}")
+            self._worker.send("failed", call=call, why=f"{type(exc).__name__}: {exc}")
         else:
-            self._worker.tell("end", call=call, completion=end)
+            self._worker.send("end", call=call, completion=end)
 
 
 @asynccontextmanager
 async def _speaker(source: Source, agent: str) -> AsyncIterator[Agent | None]:
     """The agent here that makes the calls of the one over there; natively none."""
-    if not isinstance(source, OnKernel):
+    if not isinstance(source, KernelSource):
         yield None
         return
     async with await source.kernel.aspawn(agent) as spawned:

@@ -56,7 +56,7 @@ class Parent:
         self._out = out
         self._lock = threading.Lock()
 
-    def tell(self, what: str, **facts: Any) -> None:
+    def send(self, what: str, **facts: Any) -> None:
         line = json.dumps({"what": what, **facts}, ensure_ascii=False)
         with self._lock:
             self._out.write(f"{line}\n")
@@ -71,7 +71,7 @@ class ParentCore(StreamingCore):
         self.tasks: dict[int, int] = {}
         self._parent = parent
         self._calls = count(1)
-        self._heard: dict[int, asyncio.Queue[Line]] = {}
+        self._replies: dict[int, asyncio.Queue[Line]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -89,10 +89,10 @@ class ParentCore(StreamingCore):
     async def stream(self, live: LiveRun) -> AsyncGenerator[Item]:
         call, heard = next(self._calls), asyncio.Queue[Line]()
         task = self.tasks[live.run.pid]
-        self._heard[call] = heard
+        self._replies[call] = heard
         is_over = False
         try:
-            self._parent.tell("ask", id=task, call=call, request=live.run.request.to_dict())
+            self._parent.send("ask", id=task, call=call, request=live.run.request.to_dict())
             while True:
                 line = await heard.get()
                 is_over = line["what"] != "delta"
@@ -103,17 +103,17 @@ class ParentCore(StreamingCore):
                     return
                 yield decode_delta(line["delta"])
         finally:
-            del self._heard[call]
+            del self._replies[call]
             if not is_over:
-                self._parent.tell("cancel", id=task, call=call)
+                self._parent.send("cancel", id=task, call=call)
 
-    def hear(self, line: Line) -> None:
+    def receive(self, line: Line) -> None:
         """Something came of a call; from any thread."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._put, line)
 
     def _put(self, line: Line) -> None:
-        if (heard := self._heard.get(line["call"])) is not None:
+        if (heard := self._replies.get(line["call"])) is not None:
             heard.put_nowait(line)
 
 
@@ -137,7 +137,7 @@ class Worker:
                 case "drop" if (attached := self._attached.get(line["id"])) is not None:
                     attached.stop()
                 case "delta" | "end" | "failed":
-                    self._core.hear(line)
+                    self._core.receive(line)
         if self._kernel.cache_info().currsize:
             self._kernel().close(0)
         os._exit(0)  # natively Open Interpreter leaves threads behind
@@ -153,9 +153,9 @@ class Worker:
     def _carry_out(self, line: Line) -> None:
         try:
             done = self._do(line) if line["what"] == "do" else self._say(line)
-            self._parent.tell("done", id=line["id"], **done)
+            self._parent.send("done", id=line["id"], **done)
         except BaseException as exc:  # noqa: BLE001 - the parent gets it
-            self._parent.tell("broken", id=line["id"], why=f"{type(exc).__name__}: {exc}")
+            self._parent.send("broken", id=line["id"], why=f"{type(exc).__name__}: {exc}")
 
     def _do(self, line: Line) -> Line:
         """Let a new agent do a task."""
@@ -232,7 +232,7 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     parent = Parent(out)
-    parent.tell("ready")
+    parent.send("ready")
     Worker(parent).run(sys.stdin)
 
 

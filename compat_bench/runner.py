@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from aios_core.tools.sandbox import Sandbox
-from compat_bench.backends import Models, OnKernel, Source, costless_endpoint, costless_kernel
+from compat_bench.backends import KernelSource, Models, Source, costless_endpoint, costless_kernel
 from compat_bench.code_execution import sandbox_refusal
-from compat_bench.drivers import CannotRun, Driver, SpeaksAlone
+from compat_bench.drivers import CannotRun, Driver, ModelFreeDriver
 from compat_bench.problems import Problem, judge
 from compat_bench.records import (
     ALONE,
@@ -237,8 +237,8 @@ class Runner:
         with costless_kernel() as kernel:
             await self._overhead(BARE, KERNEL, lambda: _bare_call(kernel))
         for driver in self._plan.drivers:
-            if isinstance(driver, SpeaksAlone):
-                await self._overhead(driver.name, ALONE, driver.say_alone)
+            if isinstance(driver, ModelFreeDriver):
+                await self._overhead(driver.name, ALONE, driver.call_without_model)
             for system in SYSTEMS:
                 costless = costless_endpoint() if system == NATIVE else costless_kernel()
                 with costless as source:
@@ -330,7 +330,7 @@ class Runner:
         )
 
 
-async def _bare_call(source: OnKernel) -> None:
+async def _bare_call(source: KernelSource) -> None:
     """The kernel's own call, as `bench/overhead.py` makes it."""
     if "bare" not in source.kept:
         source.kept["bare"] = await source.kernel.aspawn("bare")

@@ -31,16 +31,16 @@ from models.tiny.data.talk import talk
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class TaskDraft:
     """A right conversation, and what it is had with."""
 
     dialogue: Dialogue
     documents: tuple[str, ...] = ()  # of a retrieval: the right one, and others
-    members: tuple[DraftMember, ...] = ()  # of a team
+    members: tuple[TeamMember, ...] = ()  # of a team
 
 
 @dataclass(frozen=True, slots=True)
-class DraftMember:
+class TeamMember:
     """One whom the first agent of a team can hand over to."""
 
     name: str
@@ -48,34 +48,34 @@ class DraftMember:
     tools: tuple[Tool, ...]
 
 
-def _talked(family: Callable[[Pool], Dialogue]) -> Callable[[Pool], Draft]:
-    return lambda pool: Draft(family(pool))
+def _talked(family: Callable[[Pool], Dialogue]) -> Callable[[Pool], TaskDraft]:
+    return lambda pool: TaskDraft(family(pool))
 
 
-def _memory(pool: Pool) -> Draft:
+def _memory(pool: Pool) -> TaskDraft:
     """A request, and then questions that only a memory of it answers."""
     skill, found = _offered(pool, pool.pick(SKILLS), 3)
     turns = exchange(pool, asked(pool, found, skill), 0.0)
     for _ in range(pool.pick((1, 1, 2))):
         again = pool.pick(("say that again", "what did you say?", "repeat that"))  # prose: ok
         turns += [user(dress(pool, again)), says(turns[-1].text)]
-    return Draft(Dialogue("memory", tuple(turns), tools_of(found)))
+    return TaskDraft(Dialogue("memory", tuple(turns), tools_of(found)))
 
 
-def _react(pool: Pool) -> Draft:
+def _react(pool: Pool) -> TaskDraft:
     """Make a request for one tool. The driver describes the tools to the model as text."""
     skill, found = _offered(pool, pool.pick(SKILLS), 4)
     turns = exchange(pool, asked(pool, found, skill), 0.0)
-    return Draft(Dialogue("react", tuple(turns), tools_of(found)))
+    return TaskDraft(Dialogue("react", tuple(turns), tools_of(found)))
 
 
-def _team(pool: Pool) -> Draft:
+def _team(pool: Pool) -> TaskDraft:
     """A front desk with nothing but handovers; the one who takes over has the tools."""
     names = distinct(lambda: _identifier(pool), 2)
     chosen = names[0]
     found = [_offered(pool, pool.pick(SKILLS), 3) for _ in names]
     members = [
-        DraftMember(name, Tool(f"transfer_to_{name}", f"Hands over to {name}."), tools_of(offered))
+        TeamMember(name, Tool(f"transfer_to_{name}", f"Hands over to {name}."), tools_of(offered))
         for name, (_, offered) in zip(names, found, strict=True)
     ]
     ask = pool.pick(("transfer me to {}", "I want to talk to {}", "connect me with {}"))
@@ -89,10 +89,10 @@ def _team(pool: Pool) -> Draft:
     turns += exchange(pool, asked(pool, offered, skill), 0.0)
     pool.rng.shuffle(members)
     tools = (*(member.handover for member in members), *tools_of(offered))
-    return Draft(Dialogue("team", tuple(turns), tools), members=tuple(members))
+    return TaskDraft(Dialogue("team", tuple(turns), tools), members=tuple(members))
 
 
-def _retrieval(pool: Pool) -> Draft:
+def _retrieval(pool: Pool) -> TaskDraft:
     """A search for what one of eight documents is about."""
     words = distinct(lambda: _plain_word(pool), 24)  # no word is in two documents
     texts = [" ".join(words[at : at + 3]) for at in range(0, len(words), 3)]
@@ -106,10 +106,10 @@ def _retrieval(pool: Pool) -> Draft:
         result(texts[0]),
         says(f"I found: {texts[0]}."),
     )
-    return Draft(Dialogue("retrieval", turns, tools_of(found)), _shuffled(pool, texts))
+    return TaskDraft(Dialogue("retrieval", turns, tools_of(found)), _shuffled(pool, texts))
 
 
-def _code(pool: Pool) -> Draft:
+def _code(pool: Pool) -> TaskDraft:
     """Something to print, by `execute(language, code)`."""
     if pool.chance(0.5):
         first, second = (int(pool.number(3)) for _ in range(2))
@@ -131,7 +131,7 @@ def _code(pool: Pool) -> Draft:
         result(printed),
         says(f"The output is: {printed}"),
     )
-    return Draft(Dialogue("execution", turns, (tool,)))
+    return TaskDraft(Dialogue("execution", turns, (tool,)))
 
 
 def _offered(pool: Pool, skill: Skill, most: int) -> tuple[Skill, dict[str, tuple[Skill, Tool]]]:
@@ -159,7 +159,7 @@ def _shuffled(pool: Pool, texts: list[str]) -> tuple[str, ...]:
 
 
 #: What there is to do. The order is that of the tables.
-MAKERS: Final[Mapping[str, Callable[[Pool], Draft]]] = {
+MAKERS: Final[Mapping[str, Callable[[Pool], TaskDraft]]] = {
     "single tool": _talked(ten_tools),
     "tool as a syscall": _talked(ten_tools),
     "chain": _talked(lambda pool: chain(pool, 2)),
@@ -174,6 +174,6 @@ MAKERS: Final[Mapping[str, Callable[[Pool], Draft]]] = {
 }
 
 
-def draft(kind: str, seed: int, number: int) -> Draft:
+def draft(kind: str, seed: int, number: int) -> TaskDraft:
     """The task of that number. Raises `KeyError` for a kind that is none."""
     return MAKERS[kind](Pool(f"compat/{kind}/{seed}/{number}", held_out=True))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from compat_bench.task_builder import MAKERS, Draft, draft
+from compat_bench.task_builder import MAKERS, TaskDraft, draft
 from models.tiny.data.dialogue import Tool as DialogueTool
 from models.tiny.data.dialogue import Turn
 
@@ -132,7 +132,7 @@ def check_kinds(kinds: Sequence[str]) -> None:
             raise ValueError(f"no kind of task {kind!r}; have {sorted(KINDS)}")
 
 
-def _task(kind: str, drawn: Draft, number: int) -> Task:
+def _task(kind: str, drawn: TaskDraft, number: int) -> Task:
     dialogue = drawn.dialogue
     results: dict[str, dict[str, str]] = {tool.name: {} for tool in dialogue.tools}
     said, answers, made = [], [], []

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Final
 
-from compat_bench.drivers.base import CannotRun, Driver, SpeaksAlone
+from compat_bench.drivers.base import CannotRun, Driver, ModelFreeDriver
 
 #: name -> module, class
 DRIVERS: Final[Mapping[str, tuple[str, str]]] = {
@@ -40,4 +40,4 @@ def load_driver(name: str) -> Driver:
     return make()
 
 
-__all__ = ["DRIVERS", "CannotRun", "Driver", "SpeaksAlone", "load_driver"]
+__all__ = ["DRIVERS", "CannotRun", "Driver", "ModelFreeDriver", "load_driver"]

@@ -78,7 +78,7 @@ class AutoGenDriver:
         client = kept(source, self.name, _client)
         await client.create([UserMessage(content="hi", source=agent)])
 
-    async def say_alone(self) -> None:
+    async def call_without_model(self) -> None:
         await ReplayChatCompletionClient(["ok"]).create([UserMessage(content="hi", source="user")])
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 from aios_core.cores.embedding.hashing import hashed
-from compat_bench.backends import OnKernel, Source
+from compat_bench.backends import KernelSource, Source
 from compat_bench.code_execution import Execute, execute_tool
 from compat_bench.tasks import Backing, Member, Outcome, SeenCall, Task, ToolStub
 
@@ -49,10 +49,10 @@ class Driver(Protocol):
 
 
 @runtime_checkable
-class SpeaksAlone(Protocol):
+class ModelFreeDriver(Protocol):
     """A driver that can time its framework without a model."""
 
-    async def say_alone(self) -> None:
+    async def call_without_model(self) -> None:
         """The call of `say`, with a model in this process that answers at once."""
 
 
@@ -130,7 +130,7 @@ def _all_of(member: Member) -> tuple[ToolStub, ...]:
 
 async def offered_code(
     stack: AsyncExitStack,
-    source: OnKernel,
+    source: KernelSource,
     recorder: Recorder,
     agent: str,
     kernel_tools: Callable[..., Awaitable[Sequence[T]]],

@@ -19,7 +19,7 @@ from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 
-from compat_bench.backends import Endpoint, OnKernel, Source
+from compat_bench.backends import Endpoint, KernelSource, Source
 from compat_bench.code_execution import run_plainly
 from compat_bench.drivers import react
 from compat_bench.drivers.base import CannotRun, Find, Recorder, kept, offered_code, vectors
@@ -64,7 +64,7 @@ class LangChainDriver:
         config: Any = {"configurable": {"thread_id": agent}}
         await kept(source, self.name, _model).ainvoke("hi", config)
 
-    async def say_alone(self) -> None:
+    async def call_without_model(self) -> None:
         await FakeListChatModel(responses=["ok"]).ainvoke("hi")
 
 
@@ -89,7 +89,7 @@ class _Builder:
 
     async def offer_code(self, stack: AsyncExitStack, agent: str) -> None:
         """On the kernel, code runs by a tool of the kernel, offered to the agent."""
-        if not isinstance(self._source, OnKernel):
+        if not isinstance(self._source, KernelSource):
             return
         from langchain_aios import akernel_tools  # noqa: PLC0415 - on the kernel only
 
@@ -113,7 +113,7 @@ class _Builder:
     def _tools(self, stubs: Sequence[ToolStub]) -> list[BaseTool]:
         tools = [_tool(self._recorder, stub) for stub in stubs if stub.name not in self._sandboxed]
         made: list[BaseTool] = list(tools)
-        if self._is_gated and isinstance(self._source, OnKernel):
+        if self._is_gated and isinstance(self._source, KernelSource):
             from langchain_aios import wrap_tools  # noqa: PLC0415 - on the kernel only
 
             made = wrap_tools(tools, kernel=self._source.kernel)

@@ -24,7 +24,7 @@ from llama_index.core.tools.types import BaseTool
 from llama_index.core.workflow import Context
 from pydantic import create_model
 
-from compat_bench.backends import Endpoint, OnKernel, Source
+from compat_bench.backends import Endpoint, KernelSource, Source
 from compat_bench.code_execution import run_plainly
 from compat_bench.drivers import react
 from compat_bench.drivers.base import TYPES, Find, Recorder, kept, offered_code, vectors
@@ -73,7 +73,7 @@ class LlamaIndexDriver:
         del agent
         await kept(source, self.name, _llm).acomplete("hi")
 
-    async def say_alone(self) -> None:
+    async def call_without_model(self) -> None:
         await MockLLM(max_tokens=1).acomplete("hi")
 
 
@@ -89,7 +89,7 @@ class _Builder:
 
     async def offer_code(self, stack: AsyncExitStack, agent: str) -> None:
         """On the kernel, code runs by a tool of the kernel, offered to the agent."""
-        if not isinstance(self._source, OnKernel):
+        if not isinstance(self._source, KernelSource):
             return
         from llama_index_aios.tools import akernel_tools  # noqa: PLC0415 - on the kernel only
 
@@ -115,7 +115,7 @@ class _Builder:
     def _tools(self, stubs: Sequence[ToolStub]) -> list[Any]:
         own = [_Stub(self._recorder, stub) for stub in stubs if stub.name not in self._sandboxed]
         made: list[BaseTool] = list(own)
-        if self._is_gated and isinstance(self._source, OnKernel):
+        if self._is_gated and isinstance(self._source, KernelSource):
             from llama_index_aios.tools import wrap_tools  # noqa: PLC0415 - on the kernel only
 
             made = wrap_tools(own, kernel=self._source.kernel)
@@ -189,7 +189,7 @@ async def _library(source: Source, task: Task, agent: str) -> Find:
     """An index of the documents. Natively it is LlamaIndex's own `SimpleVectorStore`."""
     embedding: BaseEmbedding = _Vectors()
     storage = None
-    if isinstance(source, OnKernel):
+    if isinstance(source, KernelSource):
         from llama_index.embeddings.aios import AIOSEmbedding  # noqa: PLC0415 - on the kernel
         from llama_index.vector_stores.aios import AIOSVectorStore  # noqa: PLC0415 - on the kernel
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from compat_bench.code_execution import run_plainly
-from compat_bench.drivers import SpeaksAlone, load_driver, react
+from compat_bench.drivers import ModelFreeDriver, load_driver, react
 from compat_bench.drivers.base import Recorder
 from compat_bench.records import Results
 from compat_bench.tasks import CODE_EXECUTION, KINDS, Outcome, make_tasks
@@ -51,8 +51,8 @@ def test_a_driver_takes_every_kind_of_task_and_the_kernel_changes_nothing(
 async def test_a_driver_says_what_its_framework_costs_by_itself(framework: str) -> None:
     driver = load_driver(framework)
 
-    assert isinstance(driver, SpeaksAlone)
-    await driver.say_alone()
+    assert isinstance(driver, ModelFreeDriver)
+    await driver.call_without_model()
 
 
 @pytest.mark.parametrize(

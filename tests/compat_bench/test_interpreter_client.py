@@ -16,7 +16,7 @@ from aios_core.cores.scripted import ScriptedCore
 from aios_core.testing import EventWatcher
 from aios_core.testing.event_watcher import FOREVER_S
 from compat_bench import interpreter_client
-from compat_bench.backends import Endpoint, OnKernel, costless_endpoint, costless_kernel
+from compat_bench.backends import Endpoint, KernelSource, costless_endpoint, costless_kernel
 from compat_bench.interpreter_client import OpenInterpreterDriver, RemoteFailure, WorkerGone
 from compat_bench.tasks import Outcome, SeenCall, make_tasks
 
@@ -94,7 +94,7 @@ async def test_calls_of_agents_over_there_are_calls_of_agents_of_the_kernel_here
     core = ScriptedCore(lambda request: f"heard {request.messages[-1].content}")
     config = KernelConfig(state=StateConfig(directory=":memory:"))
     with Kernel(config, cores=[core], observers=[watch]) as kernel:
-        outcome = await driver.perform(OnKernel(kernel, None, []), TALK, "ann")
+        outcome = await driver.perform(KernelSource(kernel, None, []), TALK, "ann")
 
     assert outcome.answers == ["heard ann"]
     assert list(watch.names().values()) == ["ann"]
@@ -131,7 +131,7 @@ async def test_a_call_that_is_withdrawn_over_there_frees_its_slot_here(
     config = KernelConfig(state=StateConfig(directory=":memory:"))
     core = ScriptedCore("never", latency_s=FOREVER_S)
     with Kernel(config, cores=[core], observers=[watch]) as kernel:
-        outcome = await driver.perform(OnKernel(kernel, None, []), TALK, "withdraw")
+        outcome = await driver.perform(KernelSource(kernel, None, []), TALK, "withdraw")
         await watch.async_wait(EventKind.AGENT_EXITED)
 
     assert outcome.answers == ["withdrawn"]
@@ -146,7 +146,7 @@ async def test_a_task_that_is_cancelled_here_leaves_no_call_behind(
     config = KernelConfig(state=StateConfig(directory=":memory:"))
     core = ScriptedCore("never", latency_s=FOREVER_S)
     with Kernel(config, cores=[core], observers=[watch]) as kernel:
-        task = asyncio.create_task(driver.perform(OnKernel(kernel, None, []), TALK, "ann"))
+        task = asyncio.create_task(driver.perform(KernelSource(kernel, None, []), TALK, "ann"))
         await watch.async_wait(EventKind.DISPATCHED)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -203,7 +203,7 @@ async def test_on_the_kernel_code_is_a_call_that_a_sandbox_runs_or_refuses(
 
     config = KernelConfig(state=StateConfig(directory=":memory:"))
     with Kernel(config, cores=[ScriptedCore(writing)]) as kernel:
-        source = OnKernel(kernel, None, [])
+        source = KernelSource(kernel, None, [])
         try:
             outcome = await real.perform(source, CODE, "ann")
         except RemoteFailure as exc:

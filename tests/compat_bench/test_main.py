@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from compat_bench import __main__ as command
-from compat_bench.backends import Choice, Endpoint, OnKernel, Source, costless_kernel
+from compat_bench.backends import Choice, Endpoint, KernelSource, Source, costless_kernel
 from compat_bench.baseline_server import at_once, serve
 from compat_bench.tasks import Outcome, Task
 
@@ -173,7 +173,7 @@ class Costless:
             yield Endpoint(server)
 
     @contextmanager
-    def kernel(self, policy: str) -> Iterator[OnKernel]:
+    def kernel(self, policy: str) -> Iterator[KernelSource]:
         assert policy == "fair"
         with costless_kernel() as kernel:
             yield kernel

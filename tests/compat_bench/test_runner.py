@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aios_core.tools.sandbox import ExecutionResult, Sandbox
-from compat_bench.backends import Endpoint, OnKernel, Source, costless_kernel
+from compat_bench.backends import Endpoint, KernelSource, Source, costless_kernel
 from compat_bench.baseline_server import at_once, serve
 from compat_bench.drivers import CannotRun
 from compat_bench.findings import findings
@@ -49,7 +49,7 @@ class Fake:
         return Outcome(list(task.answers), list(task.calls))
 
     async def say(self, source: Source, agent: str) -> None:
-        if isinstance(source, OnKernel):
+        if isinstance(source, KernelSource):
             spawned = await source.kernel.aspawn(agent)
             async with spawned:
                 await spawned.llm.agenerate("hi")
@@ -64,7 +64,7 @@ class Costless:
             yield Endpoint(server)
 
     @contextmanager
-    def kernel(self, policy: str) -> Iterator[OnKernel]:
+    def kernel(self, policy: str) -> Iterator[KernelSource]:
         assert policy == "fair"
         with costless_kernel() as kernel:
             yield kernel
