@@ -7,7 +7,7 @@
     errors         translate refusals to kernel errors
     event_stream   split the bytes of an answer into JSON texts
     surrogates     join characters that a server cut in two
-    core_pause     how long an endpoint asked everyone to wait (HTTP 429)
+    core_quotas    the quotas that a core draws on, and its pauses (HTTP 429)
     send_trace     whether a request was sent, and so may have cost something
     certificates   the certificates that connections are checked against
 

@@ -4,12 +4,12 @@ A subclass builds the request and reads its chunks. `EndpointCore` waits for the
 limits, closes connections, and converts every failure to a typed error.
 
 Promises: a cancelled or preempted run closes its connection, so that the server stops
-computing. After a 429 the whole core pauses until the server's `Retry-After` has passed
-(`load().available_in_s`, then `LoadChanged`). A run that fails ends within the time limits
-with one typed error, which is retryable if the connection or the endpoint failed and not the
-request; the kernel decides what becomes of the part that was streamed. If the endpoint refuses
-connections, the core goes down (`CoreDown`), unless it is streaming another answer
-at that time.
+computing. A run is sent once the quota of its model has room (`aios_core.cores.quota`); until then
+the core accepts no further one (`load().available_in_s`, then `LoadChanged`). A run that fails
+ends within the time limits with one typed error, which is retryable if the connection or the
+endpoint failed and not the request; the kernel decides what becomes of the part that was streamed.
+If the endpoint refuses connections, the core goes down (`CoreDown`), unless it is streaming
+another answer at that time.
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from typing import Any, Final
 
-from aios_core.core import CoreLoad, LoadChanged
+from aios_core.core import CoreLoad, LoadChanged, Run
 from aios_core.cores.endpoint.answer_reader import AnswerReader
 from aios_core.cores.endpoint.client_errors import ClientFailure, FailureKind
-from aios_core.cores.endpoint.core_pause import CorePause
+from aios_core.cores.endpoint.core_quotas import (
+    CoreQuotas,
+    is_self_hosted,
+    refuse,
+)
 from aios_core.cores.endpoint.errors import (
     OVERLOADED,
     Refusal,
@@ -36,6 +40,8 @@ from aios_core.cores.endpoint.errors import (
 from aios_core.cores.endpoint.event_stream import EventReader, ServerEvent, read_events
 from aios_core.cores.endpoint.send_trace import sending
 from aios_core.cores.endpoint.time_limits import USAGE_PATIENCE_S, TimeLimits
+from aios_core.cores.quota.configured import QuotaOptions
+from aios_core.cores.quota.gate import Permit
 from aios_core.cores.streaming import Item, LiveRun, StreamingCore
 from aios_core.errors import AuthenticationFailed, CoreError, KernelError, PermissionRefused
 from aios_core.shielding import finish_shielded
@@ -63,6 +69,7 @@ class EndpointCore(StreamingCore):
         num_ahead: int = 0,
         time_limits: TimeLimits | None,
         probe: bool,
+        quota: QuotaOptions | None = None,
     ) -> None:
         super().__init__(name, models, slots=slots, num_ahead=num_ahead)
         self._base_url = base_url
@@ -70,7 +77,13 @@ class EndpointCore(StreamingCore):
         self._limits = time_limits or TimeLimits()
         self._probe = probe
         self._client: Any = None  # of the provider's library; None while not connected
-        self._pause = CorePause(name, on_over=lambda: self.report(LoadChanged()))
+        self._quotas = CoreQuotas(
+            quota,
+            base_url=base_url,
+            api_key=api_key,
+            on_room=lambda: self.report(LoadChanged()),
+        )
+        self._permits: dict[int, Permit] = {}  # by run
 
     # --- for subclasses to implement ----------------------------------------------------------
 
@@ -101,8 +114,28 @@ class EndpointCore(StreamingCore):
     # --- the endpoint -------------------------------------------------------------------------
 
     def load(self) -> CoreLoad:
-        """Return the use of slots, and any pause."""
-        return replace(super().load(), available_in_s=self._pause.left_s())
+        """Return the use of slots, and when the quota has room."""
+        load, wait_s = super().load(), self._quotas.available_in_s()
+        return load if wait_s == load.available_in_s else replace(load, available_in_s=wait_s)
+
+    def run(self, run: Run) -> None:
+        """Start a run, or resume it from its snapshot; it is sent once the quota has room."""
+        if self._is_up:
+            model = self.model_of(run.request)
+            size = run.prepared.num_tokens
+            self._permits[run.id] = self._quotas.reserve(model, run.request, size)
+        super().run(run)
+        live = self._live.get(run.id)
+        if live is not None and live.task is not None:
+            live.task.add_done_callback(lambda _task: self._end_permit(run.id))
+
+    def _end_permit(self, run_id: int) -> None:
+        if permit := self._permits.pop(run_id, None):
+            permit.end()
+
+    def has_quota(self) -> bool:
+        """Return whether the endpoint probably has a quota, so that calls start slowly."""
+        return not is_self_hosted(self._base_url)
 
     async def connect(self) -> None:
         """Build the client and request the server's models. Raises `CoreError`."""
@@ -114,10 +147,11 @@ class EndpointCore(StreamingCore):
                 raise
             except Exception as exc:
                 raise self._start_error(exc) from exc
+        self._quotas.open(self._models, starts_slowly=self.has_quota())
 
     async def disconnect(self) -> None:
         """Close the client and its connections."""
-        self._pause.reset()
+        self._quotas.close()
         if self._client:
             await self._client.close()
             self._client = None
@@ -144,8 +178,10 @@ class EndpointCore(StreamingCore):
         reader: AnswerReader = live.memo
         if not reader.is_whole:
             raise self._unfinished(reader, body)
-        self._pause.end_series()
-        yield reader.completion()
+        completion = reader.completion()
+        usage = completion.usage
+        self._permits[live.run.id].settle(usage.input_tokens, usage.output_tokens)
+        yield completion
 
     def _unfinished(self, reader: AnswerReader, body: EventReader) -> KernelError:
         """Return the error of an answer that ended too early."""
@@ -155,9 +191,12 @@ class EndpointCore(StreamingCore):
         return self.error("the answer broke off", is_retryable=True)
 
     async def _chunks(self, live: LiveRun, body: EventReader) -> AsyncGenerator[Any]:
+        permit = self._permits[live.run.id]
+        await permit.granted()
         async with asyncio.timeout(self._limits.first_chunk_s) as limit:
             with sending(live):
                 response = await self.send(live)
+        permit.accepted(response.response.headers)
         reader: AnswerReader = live.memo
         loop = asyncio.get_running_loop()
         due = limit.when() or loop.time()
@@ -207,6 +246,8 @@ class EndpointCore(StreamingCore):
             case FailureKind.REFUSED:
                 live.was_sent = False  # a refused request costs nothing
                 refusal = Refusal.of(failure.status, failure.headers, failure.body, self._api_key)
+                if not refusal.is_pause and failure.status < 500:
+                    self._permits[live.run.id].accepted(failure.headers)
                 return self._as_error(live, refusal)
             case FailureKind.UNREACHABLE:
                 reason = f"cannot reach {self._base_url}: {failure.reason}"
@@ -228,10 +269,7 @@ class EndpointCore(StreamingCore):
 
     def _as_error(self, live: LiveRun, refusal: Refusal) -> KernelError:
         if refusal.is_pause:
-            self._pause.extend(
-                refusal.retry_after_s() or None
-            )  # "0" must not end the core's own back-off
-            refusal = refusal.asking_for(self._pause.left_s())
+            refusal = refusal.asking_for(refuse(self._permits[live.run.id], refusal))
         return error_of(
             refusal,
             core=self._name,

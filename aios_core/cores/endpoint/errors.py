@@ -8,14 +8,12 @@ are too long, since only some servers send a code for that.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
+from aios_core.cores.quota.durations import seconds_of
 from aios_core.errors import (
     AuthenticationFailed,
     ContentFiltered,
@@ -33,7 +31,6 @@ from aios_core.redaction import learn, redact
 OVERLOADED: Final = 529  # Anthropic's status for too much load from all its users
 MAX_PAUSE_S: Final = 3_600.0  # a longer pause is reported as an error instead
 _ABSURD_PAUSE_S: Final = 30 * 86_400.0  # certainly a mistake; the kernel's own back-off is used
-_FIRST_INSTANT_S: Final = 1e9  # a larger number (30 years) is a Unix time, not a pause
 
 _TOO_LONG = re.compile(
     r"context_length_exceeded|exceed_context_size|maximum (model|context) length"
@@ -127,7 +124,7 @@ class Refusal:
         """Return the seconds that the server asks to wait; None if it does not set them."""
         for header, unit_s in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
             value = self.headers.get(header)
-            seconds = None if value is None else _seconds(value, unit_s)
+            seconds = None if value is None else seconds_of(value, unit_s)
             if seconds is not None and seconds < _ABSURD_PAUSE_S:
                 return min(max(seconds, 0.0), MAX_PAUSE_S)
         return None
@@ -248,31 +245,6 @@ def _overflow(refusal: Refusal, model: str, context_window: int) -> ContextOverf
     error = ContextOverflow(min(larger, default=context_window + 1), context_window, model)
     error.add_note(refusal.message)
     return error
-
-
-def _seconds(value: str, unit_s: float) -> float | None:
-    """Parse a number of seconds, or an instant (RFC 9110, ISO 8601 or Unix time)."""
-    try:
-        number = float(value) * unit_s
-    except ValueError:
-        due = _instant(value)
-        return None if due is None else (due - datetime.now(UTC)).total_seconds()
-    if math.isnan(number):
-        return None
-    if _FIRST_INSTANT_S <= number < math.inf:
-        return number - datetime.now(UTC).timestamp()
-    return number
-
-
-def _instant(value: str) -> datetime | None:
-    """Parse a date as servers write it; in UTC if it names no zone."""
-    for parse in (parsedate_to_datetime, datetime.fromisoformat):
-        try:
-            due = parse(value.strip())
-            return due if due.tzinfo is not None else due.replace(tzinfo=UTC)
-        except (ValueError, TypeError, OverflowError, IndexError):
-            continue
-    return None
 
 
 def innermost_cause(exc: BaseException) -> str:

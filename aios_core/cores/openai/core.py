@@ -45,6 +45,7 @@ from aios_core.cores.openai.refused_limits import LimitMemory
 from aios_core.cores.openai.responses_events import ResponseReader
 from aios_core.cores.openai.vllm_version import SESSIONS_SINCE, ask_version
 from aios_core.cores.openai.wire import Flavor, chat_body, max_prompt_tokens
+from aios_core.cores.quota.configured import QuotaOptions
 from aios_core.cores.streaming import LiveRun
 from aios_core.errors import SnapshotError
 from aios_core.snapshot import Snapshot
@@ -71,6 +72,10 @@ class OpenAICore(EndpointCore):
         tokenizer: a folder with the model's tokenizer, to count prompts exactly if the server
             cannot (vLLM can).
         omit: parameters that the models refuse, such as "temperature" for reasoning models.
+        quota: a name; all cores and embedders with it draw on one quota. None: those with the same
+            endpoint, key and model do.
+        requests_per_minute, tokens_per_minute, max_concurrent: limits of an endpoint that does not
+            report its own.
         api: "chat" for chat completions, "responses" for OpenAI's Responses API; "auto" starts
             with chat completions, and uses the other for models that have nothing else.
         num_ahead: calls that the endpoint gets beyond `slots`, so that a slot is never idle for the
@@ -99,6 +104,10 @@ class OpenAICore(EndpointCore):
         api: Literal["auto"] | API = "auto",
         num_ahead: int = 1,
         kv_tokens: Annotated[int, Range(1)] | None = None,
+        quota: str | None = None,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        max_concurrent: int | None = None,
     ) -> None:
         super().__init__(
             name,
@@ -109,6 +118,7 @@ class OpenAICore(EndpointCore):
             num_ahead=num_ahead,
             time_limits=time_limits,
             probe=probe,
+            quota=QuotaOptions(quota, requests_per_minute, tokens_per_minute, max_concurrent),
         )
         self._finds_dialect = flavor == "auto"
         self._dialect = PLAIN if flavor == "auto" else DIALECTS[flavor]
@@ -179,6 +189,10 @@ class OpenAICore(EndpointCore):
         read = self._dialect.read_signals
         if read is not None and self._is_up and self._http is not None:
             self._watch.start(self._http, read)
+
+    def has_quota(self) -> bool:
+        """Return whether the endpoint probably has a quota; an engine has none."""
+        return self._dialect.read_signals is None and super().has_quota()
 
     def can_resume(self, live: LiveRun) -> bool:
         """Return whether the server can continue a run after the tokens that it has generated."""
