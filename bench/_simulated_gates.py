@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -218,4 +219,7 @@ class ThunderAgent(Gate):
             self._marked.add(min(others, key=lambda agent: agent.context).pid)
 
 
-GATES: Final = {"oracle": Oracle, "ThunderAgent": ThunderAgent}
+GATES: Final[Mapping[str, Callable[[SimulatedCore], Gate]]] = {
+    "oracle": Oracle,
+    "ThunderAgent": ThunderAgent,
+}

@@ -298,12 +298,14 @@ def main() -> None:
         for system in options.systems
         if system not in GATES or LOADS[load].is_saturating
     ]
+    rows: list[Row] = []
     with ProcessPoolExecutor(options.workers) as pool:
-        rows = list(pool.map(_job, jobs))
+        for row in pool.map(_job, jobs):
+            rows.append(row)
+            if options.json:  # after each run, so that an interrupted benchmark loses none
+                options.json.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
     report(rows)
     write("policies", rows)
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -225,10 +225,10 @@ def main() -> None:
     for shape in shapes:
         rows += run_all(ServerSettings(SHAPES[shape]), loads, options.systems, seeds)
         write("vllm", rows)
+        if options.json:
+            options.json.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
     print(_caption())
     report(rows)
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
