@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from itertools import count
 
 from aios_core import Message
@@ -16,6 +17,11 @@ from aios_core.syscalls import LLMGenerate, Syscall, SyscallState
 from tests.puppet import PuppetCore
 
 HELLO = LLMGenerate((Message("user", "hello"),))
+
+
+def _expect(default: int, *, at_most_unknown: int | None = None) -> int:
+    """Estimate an answer as `Estimates` does before any was learned."""
+    return default if at_most_unknown is None else min(default, at_most_unknown)
 
 
 class Machine:
@@ -49,6 +55,7 @@ class Machine:
         priority: int = 0,
         prompt: int = 1,
         output: int = 10,
+        expected: int | None = None,
         route: Route = (),
         group: str = "g",
     ) -> Ticket:
@@ -62,6 +69,7 @@ class Machine:
             prompt_tokens=prompt,
             max_tokens=output,
             now=self.now,
+            expect_answer=None if expected is None else partial(_expect, expected),
         )
 
     def pick(self, candidates: Route) -> Core | None:

@@ -58,7 +58,7 @@ def test_a_call_that_yields_is_asked_once() -> None:
 
 def test_a_light_group_interrupts_a_heavy_one_before_its_quantum_is_over() -> None:
     machine = Machine(Fair(quantum=64), slots=2)
-    heavy = [machine.submit(f"heavy {n}", group="heavy", prompt=9) for n in range(2)]
+    heavy = [machine.submit(f"heavy {n}", group="heavy", prompt=300) for n in range(2)]
     while machine.next():
         pass
     for ticket in heavy:
@@ -74,7 +74,7 @@ def test_a_light_group_interrupts_a_heavy_one_before_its_quantum_is_over() -> No
 def test_held_calls_interrupt_nobody() -> None:
     machine = Machine(Fair(quantum=64), slots=2)
     for n in range(2):
-        machine.submit(f"heavy {n}", group="heavy", prompt=9)
+        machine.submit(f"heavy {n}", group="heavy", prompt=300)
         ticket = machine.next()
         assert ticket is not None
         machine.progress(ticket, 20)
@@ -274,10 +274,19 @@ def test_a_waiting_new_agent_hides_no_returning_one_that_may_interrupt() -> None
     warm = machine.submit("warm", group="B", prompt=1)
     machine.next()
     machine.finish(warm)
-    heavy = machine.submit("heavy", group="A", prompt=50)
+    heavy = machine.submit("heavy", group="A", prompt=500)
     machine.next()
     machine.progress(heavy, 10)
     machine.submit("warm", group="B", prompt=1)
     machine.submit("newcomer", group="A", prompt=1)
 
     assert machine.scheduler.victims(machine.now) == [heavy]
+
+
+def test_calls_without_a_token_limit_run_at_once_when_their_contexts_fit() -> None:
+    """A call could fill the whole window, and does not count as if it did."""
+    machine = Machine(FIFO(), cores=[device(4_096)])
+    for number in range(8):
+        machine.submit(f"agent {number}", prompt=60, output=4_096, expected=512)
+
+    assert all(machine.next() for _ in range(8))

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
@@ -46,16 +46,21 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMServer]:
     if running := os.environ.get("AIOS_VLLM_URL"):
         yield VLLMServer(running.rstrip("/").removesuffix("/v1"))
         return
+    yield from serve(tmp_path_factory.mktemp("vllm"))
+
+
+def serve(folder: Path, more: Sequence[str] = ()) -> Iterator[VLLMServer]:
+    """Run a server with further arguments, until the iterator is closed."""
     python = os.environ.get("AIOS_VLLM_PYTHON")
     if not python or not Path(python).exists():
         pytest.skip("AIOS_VLLM_PYTHON does not name the interpreter of an environment with vLLM")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("vllm") / "server.log"
+    log = folder / "server.log"
     server = VLLMServer(f"http://127.0.0.1:{port}")
     with log.open("wb") as out:
         process = subprocess.Popen(  # noqa: S603 - the interpreter that the caller named
-            [python, *_arguments(port)],
+            [python, *_arguments(port), *more],
             stdout=out,
             stderr=subprocess.STDOUT,
             env=_environment(),
