@@ -63,7 +63,7 @@ class Load:
     later_words: int
     answer_tokens: int
     tool_s: float  # about the median; lognormal
-    states_limit: bool = True  # callers state `max_tokens`, as frameworks do not by default
+    states_limit: bool = True  # else answers end where the server ends them, as by default
 
     def draw(self, seed: int, window: int) -> list[Plan]:
         """Return the plans of all agents; no context outgrows the window."""
@@ -144,7 +144,7 @@ class Direct:
             messages=talk,
             temperature=0,
             **_limit(max_tokens, self._states_limit),
-            extra_body={"ignore_eos": True, **_hidden_limit(max_tokens, self._states_limit)},
+            extra_body={"ignore_eos": True},
         )
         used, details = answer.usage, answer.usage.prompt_tokens_details
         cached = (details.cached_tokens or 0) if details else 0
@@ -164,9 +164,11 @@ class UnderKernel:
         self._agents, self._states_limit = agents, states_limit
 
     async def generate(self, agent: int, talk: Conversation, max_tokens: int) -> Answer:
-        extra = {"ignore_eos": True, **_hidden_limit(max_tokens, self._states_limit)}
         completion = await self._agents[agent].llm.agenerate(
-            talk, temperature=0.0, extra=extra, **_limit(max_tokens, self._states_limit)
+            talk,
+            temperature=0.0,
+            extra={"ignore_eos": True},
+            **_limit(max_tokens, self._states_limit),
         )
         return Answer(completion.text, completion.usage)
 
@@ -176,11 +178,6 @@ class UnderKernel:
 
 def _limit(max_tokens: int, states_limit: bool) -> dict[str, int]:
     return {"max_tokens": max_tokens} if states_limit else {}
-
-
-def _hidden_limit(max_tokens: int, states_limit: bool) -> dict[str, int]:
-    """End an answer that has no limit where it would have ended, by a field of the server's own."""
-    return {} if states_limit else {"max_completion_tokens": max_tokens}
 
 
 @asynccontextmanager

@@ -25,6 +25,7 @@ from urllib.request import Request, urlopen
 
 PYTHON_VARIABLE: Final = "AIOS_VLLM_PYTHON"
 MODEL: Final = "m"
+UNLIMITED_ANSWER: Final = 48  # tokens of an answer to a call without a limit
 _TINY: Final = Path(__file__).resolve().parent.parent / "models" / "tiny"
 _PATIENCE_S: Final = 240.0  # for the start on a busy machine
 _COUNTERS: Final = {
@@ -202,8 +203,12 @@ def _write_model(settings: ServerSettings, folder: Path) -> Path:
         "max_position_embeddings": settings.window,
     }
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
-    for name in ("tokenizer.json", "chat_template.jinja", "generation_config.json"):
+    for name in ("tokenizer.json", "chat_template.jinja"):
         shutil.copyfile(_TINY / name, folder / name)
+    # Random weights never end an answer: without a limit of its caller, the server ends it here.
+    generation = json.loads((_TINY / "generation_config.json").read_text("utf-8"))
+    generation["max_new_tokens"] = UNLIMITED_ANSWER
+    (folder / "generation_config.json").write_text(json.dumps(generation), "utf-8")
     tokenizer = json.loads((_TINY / "tokenizer_config.json").read_text("utf-8"))
     tokenizer["model_max_length"] = settings.window
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer), "utf-8")

@@ -49,7 +49,7 @@ LOADS: Final = {
         Load(
             "roomy, no limit", "8 agents that all fit, no max_tokens", 8, 4, 80, 30, 48, 0.2, False
         ),
-        Load("saturated, no limit", "14 agents, no max_tokens", 14, 6, 600, 310, 8, 0.2, False),
+        Load("saturated, no limit", "14 agents, no max_tokens", 14, 6, 600, 310, 48, 0.2, False),
     )
 }
 QUICK: Final = Load(

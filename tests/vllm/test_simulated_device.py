@@ -52,3 +52,14 @@ def test_the_device_hits_and_computes_as_much_as_the_server(
     assert sum(use.computed_tokens for use in simulated) == pytest.approx(computed, rel=0.1)
     hits = 1 - sum(use.computed_tokens for use in simulated) / queried
     assert hits == pytest.approx(1 - computed / queried, abs=0.1)
+
+
+def test_through_the_kernel_the_server_computes_far_fewer_prompt_tokens(
+    bench: dict[str, ModuleType], server: Any
+) -> None:
+    run_once, load = bench["vllm"].run_once, bench["vllm"].LOADS["saturated"]
+
+    direct = run_once(server, load, "direct", 1)
+    on_kernel = run_once(server, load, "auto", 1)
+
+    assert on_kernel["prefill_tokens"] <= 0.6 * direct["prefill_tokens"]
