@@ -32,6 +32,7 @@ from aios_core.cores.endpoint.send_trace import watch_request
 from aios_core.cores.endpoint.time_limits import TimeLimits
 from aios_core.cores.openai.prompt_counting import CountCache
 from aios_core.cores.openai.wire import max_prompt_tokens
+from aios_core.cores.quota.configured import QuotaOptions
 from aios_core.cores.streaming import LiveRun
 from aios_core.syscalls import LLMGenerate
 from aios_core.untrusted.reported_numbers import whole_number
@@ -58,6 +59,10 @@ class AnthropicCore(EndpointCore):
         probe: whether `start` asks the endpoint about the models, and fails if it does not serve
             one of them.
         omit: parameters that the models refuse, such as "temperature".
+        quota: a name; all cores with it draw on one quota. None: those with the same endpoint, key
+            and model do.
+        requests_per_minute, tokens_per_minute, max_concurrent: limits of an endpoint that does not
+            report its own.
     """
 
     base_url_hint = "has no path"
@@ -77,6 +82,10 @@ class AnthropicCore(EndpointCore):
         time_limits: TimeLimits | None = None,
         probe: bool = True,
         omit: Collection[str] = (),
+        quota: str | None = None,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        max_concurrent: int | None = None,
     ) -> None:
         super().__init__(
             name,
@@ -86,6 +95,7 @@ class AnthropicCore(EndpointCore):
             slots=slots,
             time_limits=time_limits,
             probe=probe,
+            quota=QuotaOptions(quota, requests_per_minute, tokens_per_minute, max_concurrent),
         )
         self._wanted_window = context_window
         self._wanted_output = max_output_tokens
