@@ -110,6 +110,7 @@ CORE_KINDS: Final = Registry(
     {
         "transformers": "aios_core.core_kinds:TRANSFORMERS",
         "anthropic": "aios_core.core_kinds:ANTHROPIC",
+        "vllm": "aios_core.core_kinds:VLLM",
         "openai": "aios_core.core_kinds:OPENAI",
         "replay": "aios_core.core_kinds:REPLAY",
         "tiny": "aios_core.core_kinds:TINY",

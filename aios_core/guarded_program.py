@@ -6,6 +6,7 @@ and ends with the program's status.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -13,7 +14,9 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from aios_core.shielding import finish_shielded
 
 KILL_S: Final = 6.0  # for a guardian to end what it guards, before its group is killed
 _GUARDIAN: Final = str(Path(__file__).with_name("guardian.py"))
@@ -53,6 +56,40 @@ class Lifeline:
             if not self._is_cut:
                 self._is_cut = True
                 os.close(self._ours)
+
+
+async def start_guarded(
+    lifeline: Lifeline, program: Sequence[str], **options: Any
+) -> asyncio.subprocess.Process:
+    """Start a program under a guardian, in a session of its own.
+
+    If the await is cancelled, the program has ended before it returns. (asyncio itself would only
+    kill the guardian, and the program would stay.)
+
+    Args:
+        lifeline: to the guardian; it is cut if the start fails.
+        program: the program and its arguments.
+        **options: of `asyncio.create_subprocess_exec`.
+
+    Raises:
+        OSError: the guardian cannot be started.
+    """
+    creation = asyncio.create_subprocess_exec(
+        *lifeline.command(program),
+        start_new_session=True,
+        pass_fds=(lifeline.descriptor,),
+        **options,
+    )
+    creating = asyncio.ensure_future(creation)
+    try:
+        process = await finish_shielded(creating)
+    except BaseException:
+        lifeline.cut()
+        if creating.exception() is None:
+            await finish_shielded(creating.result().wait())
+        raise
+    lifeline.started()
+    return process
 
 
 def ask_guardian_to_kill(pid: int) -> None:

@@ -24,7 +24,12 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from aios_core.guarded_program import Lifeline, ask_guardian_to_kill, kill_group
+from aios_core.guarded_program import (
+    Lifeline,
+    ask_guardian_to_kill,
+    kill_group,
+    start_guarded,
+)
 from aios_core.shielding import finish_shielded
 from aios_core.tools.requests import McpServer
 
@@ -71,22 +76,16 @@ async def connect_stdio(
     environment = get_default_environment() | dict(server.env)
     program = _require_program(server, environment)
     lifeline = Lifeline()
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *lifeline.command([program, *server.args]),
-            env=environment,
-            cwd=server.cwd,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            limit=max_bytes,
-            start_new_session=True,
-            pass_fds=(lifeline.descriptor,),
-        )
-    except BaseException:
-        lifeline.cut()
-        raise
-    lifeline.started()
+    process = await start_guarded(
+        lifeline,
+        [program, *server.args],
+        env=environment,
+        cwd=server.cwd,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=max_bytes,
+    )
     stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
     if stdin is None or stdout is None or stderr is None:
         raise RuntimeError("a server has pipes")

@@ -323,6 +323,7 @@ def test_the_reference_lists_every_option_of_every_kind_with_its_default() -> No
     listed = documented("Options of the built-in kinds")
 
     assert listed.pop(("tiny", "num_threads")) == "none"
+    assert listed.pop(("vllm", "replicas")) == "1", "of the kind, not of one core"
     assert listed == shown
 
 

@@ -31,6 +31,7 @@ from aios_core.cores.vllm.installation import find_installation
 from aios_core.cores.vllm.server import ServerProcess, free_port, stage_of
 from aios_core.errors import CoreError
 from aios_core.redaction import learn, redact
+from aios_core.shielding import finish_shielded
 
 _ASK_EVERY_S: Final = 0.2  # whether the server is ready
 
@@ -127,10 +128,10 @@ class VLLMCore(OpenAICore):
             await super().connect()
         except TimeoutError:
             error = self._failure(f"the server was not ready within {self._start_s:g} s")
-            await self._stop()
+            await finish_shielded(self._stop())
             raise error from None
         except BaseException:
-            await self._stop()
+            await finish_shielded(self._stop())
             raise
         self._reached("ready")
 
@@ -139,7 +140,7 @@ class VLLMCore(OpenAICore):
         try:
             await super().close()
         finally:
-            await self._stop()
+            await finish_shielded(self._stop())
 
     # --- the server ---------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
-from aios_core.guarded_program import KILL_S, Lifeline, kill_group
+from aios_core.guarded_program import KILL_S, Lifeline, kill_group, start_guarded
 from aios_core.shielding import finish_shielded
 
 log = logging.getLogger(__name__)
@@ -93,20 +93,10 @@ class ServerProcess:
     async def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start the server. Raises `OSError`."""
         lifeline = self._lifeline = Lifeline()
-        try:
-            self._process = await asyncio.create_subprocess_exec(
-                *lifeline.command(command),
-                stdin=DEVNULL,
-                stdout=PIPE,
-                stderr=STDOUT,
-                env=dict(environment),
-                start_new_session=True,  # so that Ctrl-C reaches the kernel alone, which stops it
-                pass_fds=(lifeline.descriptor,),
-            )
-        except BaseException:
-            lifeline.cut()
-            raise
-        lifeline.started()
+        # In a session of its own, Ctrl-C reaches the kernel alone, which stops the server.
+        self._process = await start_guarded(
+            lifeline, command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, env=dict(environment)
+        )
         self._following = asyncio.get_running_loop().create_task(self._follow(self._process))
         self._following.set_name(f"{self._core}-server")
 
