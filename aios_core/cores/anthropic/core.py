@@ -61,8 +61,9 @@ class AnthropicCore(EndpointCore):
         omit: parameters that the models refuse, such as "temperature".
         quota: a name; all cores with it draw on one quota. None: those with the same endpoint, key
             and model do.
-        requests_per_minute, tokens_per_minute, max_concurrent: limits of an endpoint that does not
-            report its own.
+        requests_per_minute: a limit of calls, for an endpoint that does not report its own.
+        tokens_per_minute: a limit of tokens, likewise.
+        max_concurrent: calls that may be on their way at once.
     """
 
     base_url_hint = "has no path"

@@ -74,8 +74,9 @@ class OpenAICore(EndpointCore):
         omit: parameters that the models refuse, such as "temperature" for reasoning models.
         quota: a name; all cores and embedders with it draw on one quota. None: those with the same
             endpoint, key and model do.
-        requests_per_minute, tokens_per_minute, max_concurrent: limits of an endpoint that does not
-            report its own.
+        requests_per_minute: a limit of calls, for an endpoint that does not report its own.
+        tokens_per_minute: a limit of tokens, likewise.
+        max_concurrent: calls that may be on their way at once.
         api: "chat" for chat completions, "responses" for OpenAI's Responses API; "auto" starts
             with chat completions, and uses the other for models that have nothing else.
         num_ahead: calls that the endpoint gets beyond `slots`, so that a slot is never idle for the
