@@ -72,6 +72,7 @@ class ReportedBucket:
         else:
             full = reading.remaining + self._rate * reading.reset_s
             self._capacity = full if reading.limit is None else min(full, reading.limit)
+        self._capacity = max(self._capacity, 1.0)  # else an empty bucket would never fill again
         self._margin = max(self._margin, 1.0, _SLACK_SHARE * self._capacity)
 
     def level(self, now: float) -> float:

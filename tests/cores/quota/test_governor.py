@@ -222,6 +222,18 @@ def test_with_exact_headers_no_call_is_sent_that_the_server_does_not_hold(
         one.check()
 
 
+def test_a_limit_that_was_reported_only_when_it_was_used_up_is_refilled() -> None:
+    one = governor(starts_slowly=False)
+    lease = one.reserve(0.0, CALL)
+    one.accepted(lease, 0.1, reading(0.0, 1.0, None))
+    one.end(lease)
+
+    wait_s = one.wait_s(0.1, CALL)
+
+    assert 0 < wait_s <= 60.0
+    assert one.wait_s(0.1 + wait_s + 1e-6, CALL) == 0
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_whatever_the_endpoint_says_no_call_waits_forever(data: st.DataObject) -> None:
