@@ -62,6 +62,9 @@ class ContextBooks:
         self, ticket: Ticket, core: Core, now: float, *, is_overdue: bool = False
     ) -> AdmissionPlan:
         """Decide whether a call may go to a core. Changes nothing."""
+        stay = self._stays.get(ticket.syscall.id)
+        if stay is not None and stay.core is core:  # a suspended call has kept its place
+            return FITS
         load = load_of(core)
         if load.kv_capacity is None:  # the core does not report its memory
             return FITS

@@ -204,6 +204,18 @@ def test_the_context_of_an_agent_that_is_gone_makes_room() -> None:
     assert machine.next() is new
 
 
+def test_suspended_calls_do_not_wait_for_their_own_places() -> None:
+    machine = Machine(FIFO(), cores=[device(100)])
+    large, small = machine.submit("large", prompt=50), machine.submit("small", prompt=20)
+    assert [machine.next(), machine.next()] == [large, small]
+
+    machine.preempt(large)
+    machine.preempt(small)
+
+    assert {machine.next(), machine.next()} == {large, small}
+    machine.scheduler.check()
+
+
 # --- books ----------------------------------------------------------------------------------------
 
 
