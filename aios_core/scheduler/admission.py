@@ -290,7 +290,7 @@ class AdmissionController:
         return self.of(core).rate.time_to_live(load)
 
     def forget_core(self, core: Core) -> None:
-        """Drop the active agents of a core that was removed."""
+        """Drop the active agents of a core that was removed, or went down."""
         self._active.pop(core, None)
 
     def forget(self, pid: int) -> None:

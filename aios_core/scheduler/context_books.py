@@ -144,7 +144,7 @@ class ContextBooks:
         self._release(ticket, stay, num_tokens, tools, now)
 
     def forget_core(self, core: Core) -> None:
-        """Drop the contexts on a core that is removed."""
+        """Drop the contexts on a core that is removed, or went down."""
         for call_id in [i for i, stay in self._stays.items() if stay.core is core]:
             del self._stays[call_id]
         self.admission.forget_core(core)

@@ -76,6 +76,7 @@ class Outages:
             ):
                 self._scheduler.reroute(ticket, self._route_of(self._calls[ticket.syscall.id]))
         self._contexts.drop_core(core)
+        self._scheduler.books.forget_core(core)  # its memory is empty when it starts again
         if core not in self._cores:
             return
         if self._supervisor.mark_down(core, error) and not self._supervisor.is_closing:

@@ -317,3 +317,25 @@ async def test_calls_that_wait_for_a_dead_core_turn_to_its_stand_in() -> None:
 
         assert running.text == waiting.text == "from the spare"
         assert agent.budget.spent.calls == 2
+
+
+@virtual
+async def test_a_core_that_comes_back_has_no_contexts() -> None:
+    core = PuppetCore(kv_capacity=1_000)
+    async with rigged(core) as rig:
+        agent = rig.agent()
+        _, caller = rig.submit(agent)
+        core.finish()
+        await settled()
+        admission = rig.dispatcher.scheduler.admission
+        was_active = admission.is_active(core, agent.pid)
+
+        core.sink([CoreDown(BROKEN)])
+        await asyncio.sleep(5)
+
+        assert caller.text == "done"
+        assert (was_active, admission.is_active(core, agent.pid)) == (True, False)
+        _, again = rig.submit(agent)
+        core.finish()
+        await settled()
+        assert again.text == "done"
