@@ -23,6 +23,8 @@ from typing import Final, Self
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+from aios_core.guarded_program import Lifeline
+
 PYTHON_VARIABLE: Final = "AIOS_VLLM_PYTHON"
 MODEL: Final = "m"
 UNLIMITED_ANSWER: Final = 48  # tokens of an answer to a call without a limit
@@ -123,10 +125,11 @@ def vllm_server(settings: ServerSettings) -> Iterator[MeasuredServer]:
 
 
 class _Process:
-    """The server's process, in a session of its own, so that its workers end with it."""
+    """The server's process under a guardian, so that it ends with this program, even if killed."""
 
     def __init__(self, command: list[str], log: Path) -> None:
-        self._command, self._log = command, log
+        self._lifeline = Lifeline()
+        self._command, self._log = self._lifeline.command(command), log
 
     def __enter__(self) -> Self:
         with self._log.open("wb") as out:
@@ -136,7 +139,9 @@ class _Process:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **_ENVIRONMENT},
                 start_new_session=True,
+                pass_fds=(self._lifeline.descriptor,),
             )
+        self._lifeline.started()
         return self
 
     def __exit__(
@@ -148,7 +153,9 @@ class _Process:
         os.killpg(self._process.pid, signal.SIGTERM)
         try:
             self._process.wait(30)
+            self._lifeline.cut()
         except subprocess.TimeoutExpired:
+            self._lifeline.cut()
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 

@@ -103,7 +103,7 @@ def completion(message: Message, reason: FinishReason, **fields: Any) -> Complet
     return Completion(message, reason, Usage(9, 5, 4, 3), "m", **fields)
 
 
-def told(message: Message, reason: FinishReason) -> list[dict[str, Any]]:
+def events_of(message: Message, reason: FinishReason) -> list[dict[str, Any]]:
     """Return the events of an answer that streams word by word."""
     writer = MessageEventWriter("m")
     events = list(writer.begin())
@@ -148,7 +148,7 @@ def test_a_streamed_answer_is_the_whole_one_to_anthropics_client(message: Messag
     calls = FinishReason.TOOL_CALLS if message.tool_calls else FinishReason.STOP
     whole = write_message(completion(message, calls))
 
-    streamed = joined(told(message, calls)).model_dump(exclude_none=True)
+    streamed = joined(events_of(message, calls)).model_dump(exclude_none=True)
 
     contents = [{k: v for k, v in block.items() if v is not None} for block in streamed["content"]]
     assert contents == whole["content"]
@@ -185,7 +185,7 @@ def test_blocks_of_the_api_alone_are_returned_as_they_came() -> None:
     message = Message("assistant", "a", extra={"anthropic_content": blocks})
 
     assert write_message(completion(message, FinishReason.STOP))["content"] == blocks
-    events = [json.dumps(event) for event in told(message, FinishReason.STOP)]
+    events = [json.dumps(event) for event in events_of(message, FinishReason.STOP)]
     assert any("web_search_tool_result" in event for event in events)
 
 

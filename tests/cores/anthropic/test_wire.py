@@ -33,7 +33,7 @@ def call(id_: str, arguments: str = "{}") -> ToolCall:
 
 def test_the_results_of_one_turn_are_in_one_user_turn_before_anything_else() -> None:
     calls = (call("a"), call("b"))
-    told = turns(
+    sent = turns(
         Message("user", "go"),
         Message("assistant", "", tool_calls=calls),
         Message("tool", "1", tool_call_id="a"),
@@ -41,8 +41,8 @@ def test_the_results_of_one_turn_are_in_one_user_turn_before_anything_else() -> 
         Message("tool", "2", tool_call_id="b"),
     )
 
-    assert [turn["role"] for turn in told] == ["user", "assistant", "user"]
-    assert told[2]["content"] == [
+    assert [turn["role"] for turn in sent] == ["user", "assistant", "user"]
+    assert sent[2]["content"] == [
         {"type": "tool_result", "tool_use_id": "a", "content": "1"},
         {"type": "tool_result", "tool_use_id": "b", "content": "2"},
         text("hurry"),
@@ -56,7 +56,7 @@ def test_turns_of_one_role_are_joined() -> None:
 
 
 def test_system_messages_go_before_the_conversation_in_their_order() -> None:
-    told = turns_of(
+    sent = turns_of(
         parse_messages(
             [
                 {"role": "system", "content": "one"},
@@ -66,23 +66,23 @@ def test_system_messages_go_before_the_conversation_in_their_order() -> None:
         )
     )
 
-    assert told.system == [text("one"), text("two")]
-    assert len(told.messages) == 1
+    assert sent.system == [text("one"), text("two")]
+    assert len(sent.messages) == 1
 
 
 def test_a_system_message_alone_is_asked_as_a_user() -> None:
-    told = turns_of(parse_messages([{"role": "system", "content": "Write a poem."}]))
+    sent = turns_of(parse_messages([{"role": "system", "content": "Write a poem."}]))
 
-    assert told.system == []
-    assert told.messages == [{"role": "user", "content": [text("Write a poem.")]}]
+    assert sent.system == []
+    assert sent.messages == [{"role": "user", "content": [text("Write a poem.")]}]
 
 
 def test_blank_texts_are_left_out() -> None:
-    told = turns(
+    sent = turns(
         Message("user", "go"), Message("assistant", " \n"), Message("user", parts=(text(""),))
     )
 
-    assert told == [{"role": "user", "content": [text("go")]}]
+    assert sent == [{"role": "user", "content": [text("go")]}]
 
 
 def test_an_answer_to_continue_does_not_end_in_blanks() -> None:
@@ -119,11 +119,11 @@ def test_blocks_of_the_api_itself_stay_as_they_are() -> None:
 
 def test_a_tool_result_may_hold_an_image_and_an_error() -> None:
     image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
-    told = turns(
+    sent = turns(
         Message("assistant", tool_calls=(call("a"),)),
         Message("tool", tool_call_id="a", parts=(text("see"), image), extra={"is_error": True}),
     )
-    result = told[1]["content"][0]
+    result = sent[1]["content"][0]
 
     assert result["is_error"] is True
     assert [block["type"] for block in result["content"]] == ["text", "image"]
@@ -131,32 +131,32 @@ def test_a_tool_result_may_hold_an_image_and_an_error() -> None:
 
 @pytest.mark.parametrize("arguments", ["{broken", "[1]", '"text"'])
 def test_arguments_that_are_no_object_are_shown_to_the_model(arguments: str) -> None:
-    told = turns(Message("assistant", tool_calls=(call("a", arguments),)))
+    sent = turns(Message("assistant", tool_calls=(call("a", arguments),)))
 
-    assert told[0]["content"][0]["input"] == {"unparsed": arguments}
+    assert sent[0]["content"][0]["input"] == {"unparsed": arguments}
 
 
 def test_ids_of_other_providers_are_written_alike_in_calls_and_results() -> None:
-    told = turns(
+    sent = turns(
         Message("assistant", tool_calls=(call("functions.add:0"),)),
         Message("tool", "1", tool_call_id="functions.add:0"),
     )
 
-    assert told[0]["content"][0]["id"] == told[1]["content"][0]["tool_use_id"] == "functions_add_0"
+    assert sent[0]["content"][0]["id"] == sent[1]["content"][0]["tool_use_id"] == "functions_add_0"
 
 
 def test_thoughts_without_a_signature_are_not_sent() -> None:
     thinking = ({"type": "thinking", "thinking": "hm"}, {"type": "reasoning.text", "text": "x"})
-    told = turns(Message("assistant", "Hi.", reasoning="hm", thinking=thinking))
+    sent = turns(Message("assistant", "Hi.", reasoning="hm", thinking=thinking))
 
-    assert told[0]["content"] == [text("Hi.")]
+    assert sent[0]["content"] == [text("Hi.")]
 
 
 def test_an_answer_that_was_changed_is_not_sent_as_it_came() -> None:
     kept = [text("old")]
-    told = turns(Message("assistant", "new", extra={"anthropic_content": kept}))
+    sent = turns(Message("assistant", "new", extra={"anthropic_content": kept}))
 
-    assert told[0]["content"] == [text("new")]
+    assert sent[0]["content"] == [text("new")]
 
 
 def test_tools_that_were_called_are_named_if_none_are_offered() -> None:
